@@ -1,0 +1,8 @@
+//! Where records come from and go to: the log trait and its homes, one folder per connector, and the formats.
+
+pub mod log;
+mod sink;
+mod source;
+
+pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
+pub use source::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash};

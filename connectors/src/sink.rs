@@ -1,0 +1,85 @@
+//! The duties of a sink.
+//!
+//! A sink is a set of partitions, each an ordered sequence of records with an end position. Contract:
+//!
+//! 1. **Order.** The engine calls [`SinkWriter::write`] for a partition in the order of epochs, only when the bindings of that
+//!    epoch and of all before it are durable, with all records of (epoch, partition) at once, and then
+//!    [`SinkWriter::end_epoch`].
+//! 2. **Exactly once.** Opened at the position of checkpoint C, the sink is given every epoch after C again. What it shows
+//!    already it compares and suppresses; a difference is an error of kind internal. What is torn it completes.
+//! 3. **Durability.** When [`SinkWriter::sync`] returns, everything written before is durable, and the positions are the ends.
+//! 4. **Nothing else.** After [`SinkWriter::replayed`] nothing may be left of the old tail: records beyond the last binding
+//!    are an error that names the sink.
+//! 5. **Fencing.** A sink opened under a generation keeps out every older one.
+//!
+//! `conformance` checks each clause for any implementation.
+
+use std::ops::Range;
+
+use thalweg_core::{Epoch, Generation, JobId, PartitionId, Result};
+
+/// What a sink is opened for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkContext {
+    /// The job.
+    pub job_id: JobId,
+    /// The current generation.
+    pub generation: Generation,
+    /// The partitions that this writer hosts, each with its end at C.
+    pub partitions: Vec<(PartitionId, u64)>,
+}
+
+/// The encoded records of one epoch and one partition, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncodedBatch {
+    /// All bytes.
+    pub data: Vec<u8>,
+    /// Where each record's value is in `data`, with its key where the sink has keys.
+    pub records: Vec<EncodedRecord>,
+}
+
+/// Where one encoded record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EncodedRecord {
+    /// The key.
+    pub key: Option<Range<usize>>,
+    /// The value; nothing is a tombstone.
+    pub value: Option<Range<usize>>,
+}
+
+impl EncodedBatch {
+    /// Forgets the records, keeps the memory.
+    pub fn clear(&mut self) {
+        self.data.clear();
+        self.records.clear();
+    }
+}
+
+/// Something to write to.
+pub trait Sink: Send + Sync {
+    /// The ends of the partitions that exist before the job does; for checkpoint 0.
+    fn ends(&self) -> Result<Vec<(PartitionId, u64)>>;
+
+    /// Whether all partitions go through one writer, in the order (epoch, partition, sequence).
+    fn single(&self) -> bool {
+        false
+    }
+
+    /// Opens the writer of some partitions.
+    fn open(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>>;
+}
+
+/// Writes some partitions of a sink; owned by one worker.
+pub trait SinkWriter: Send {
+    /// Writes all records of one epoch and one partition.
+    fn write(&mut self, epoch: Epoch, partition: PartitionId, batch: &EncodedBatch) -> Result<()>;
+
+    /// The epoch is complete in all partitions of this writer: make it visible.
+    fn end_epoch(&mut self, epoch: Epoch) -> Result<()>;
+
+    /// Makes everything durable; returns the end of each partition.
+    fn sync(&mut self) -> Result<Vec<(PartitionId, u64)>>;
+
+    /// The replay of (C, B] is over.
+    fn replayed(&mut self) -> Result<()>;
+}

@@ -1,0 +1,94 @@
+//! The duties of a source.
+//!
+//! A source is a set of partitions; a partition is an ordered sequence of records with a position after each. Contract:
+//!
+//! 1. **Identity.** [`RecordSource::discover`] names every partition with an identity that is the same thing after a restart,
+//!    and resolves where it starts and, in a bounded run, where it ends. It is asked once, for checkpoint 0; its answer is
+//!    durable before anything is read.
+//! 2. **Repeatability.** A reader opened twice at the same position yields the same records with the same positions, in this
+//!    process or another. What cannot promise that is written to the embedded log first.
+//! 3. **No blocking.** [`RecordReader::read`] returns what is there; with nothing there it says [`ReadState::Idle`].
+//! 4. **Limits.** It never exceeds `ReadLimit::records`, never reads past `ReadLimit::until`, and stops soon after
+//!    `ReadLimit::bytes` (one record may be larger, up to the source's own limit).
+//! 5. **Loud failure.** A partition that is not the one named any more, that lost data, or whose bytes are damaged is an error
+//!    that names the partition and the position. Never fewer records.
+//!
+//! `conformance` checks each clause for any implementation.
+
+use thalweg_core::{ContentHash, PartitionSpec, Result};
+
+/// How much one call of [`RecordReader::read`] may give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadLimit {
+    /// At most so many records.
+    pub records: usize,
+    /// Stop after so many raw bytes.
+    pub bytes: usize,
+    /// Never pass this position: the end of a recorded share, or of a bounded run.
+    pub until: Option<u64>,
+}
+
+/// What a reader found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadState {
+    /// Stopped by a limit; there may be more.
+    More,
+    /// Nothing more for now; the partition may grow.
+    Idle,
+    /// The end of a bounded partition, or `ReadLimit::until`, is reached.
+    End,
+}
+
+/// A record that could not be decoded; what happens to it is the job's `on_error`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadRecord {
+    /// The position after it.
+    pub next: u64,
+    /// Where and why, for people.
+    pub why: String,
+    /// Its raw bytes, at most the first 64 KiB.
+    pub raw: Vec<u8>,
+}
+
+/// Something with partitions to read records of type `T` from.
+pub trait RecordSource<T>: Send + Sync {
+    /// Every partition, in an order that does not matter, with its resolved start; `source` is the index to put into the specs.
+    fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>>;
+
+    /// Opens a partition at a position that is its start or the position after one of its records.
+    fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>>;
+}
+
+/// Reads one partition.
+pub trait RecordReader<T>: Send {
+    /// Appends records to `out`, in order, and what could not be decoded to `bad`.
+    fn read(&mut self, limit: ReadLimit, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<ReadState>;
+
+    /// The position after the last record that was read.
+    fn position(&self) -> u64;
+
+    /// xxh3-64 over the raw bytes (of every record, decodable or not, each followed by its length as u32 little endian) that were
+    /// read since the last call; the default hash where nothing was read.
+    fn take_hash(&mut self) -> ContentHash;
+}
+
+/// The running hash behind [`RecordReader::take_hash`].
+#[derive(Default)]
+pub struct RunningHash {
+    state: Option<Box<xxhash_rust::xxh3::Xxh3>>,
+}
+
+impl RunningHash {
+    /// Adds one record.
+    #[inline]
+    pub fn add(&mut self, raw: &[u8]) {
+        let state = self.state.get_or_insert_with(Default::default);
+        state.update(raw);
+        state.update(&(raw.len() as u32).to_le_bytes());
+    }
+
+    /// The hash since the last call.
+    pub fn take(&mut self) -> ContentHash {
+        self.state.take().map_or(ContentHash::default(), |state| ContentHash(state.digest()))
+    }
+}

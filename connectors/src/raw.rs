@@ -1,0 +1,68 @@
+//! Raw bytes below the formats: what a connector reads before anything is decoded.
+//!
+//! A connector that frames bytes (a file, a log, a socket) implements [`RawSource`]; a `FormattedSource` makes a
+//! [`RecordSource`](crate::RecordSource) of it. The clauses of `source` hold for raw records in the same way.
+
+use std::ops::Range;
+
+use thalweg_core::{PartitionSpec, Result};
+
+use crate::{ReadLimit, ReadState};
+
+/// Reads the raw records of one partition.
+pub trait RawReader: Send {
+    /// Appends records to `batch`, in order; the limits are those of [`RecordReader::read`](crate::RecordReader::read).
+    fn read(&mut self, limit: ReadLimit, batch: &mut RawBatch) -> Result<ReadState>;
+
+    /// The position after the last record that was read.
+    fn position(&self) -> u64;
+
+    /// What stands before the first record and names the columns, where the framing has such a thing.
+    fn header(&self) -> Option<&[u8]> {
+        None
+    }
+}
+
+/// Something with partitions of raw records.
+pub trait RawSource: Send + Sync {
+    /// Every partition, in an order that does not matter, with its resolved start; `source` is the index to put into the specs.
+    fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>>;
+
+    /// Opens a partition at a position that is its start or the position after one of its records.
+    fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>>;
+}
+
+/// Raw records of one call, in order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawBatch {
+    /// All bytes.
+    pub data: Vec<u8>,
+    /// Where each record is in `data`.
+    pub records: Vec<RawRecord>,
+}
+
+/// Where one raw record is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRecord {
+    /// The value.
+    pub value: Range<usize>,
+    /// The key, where the source has keys.
+    pub key: Option<Range<usize>>,
+    /// When it was appended, microseconds since 1970, where the source knows.
+    pub time: Option<i64>,
+    /// The position after it.
+    pub next: u64,
+}
+
+impl RawBatch {
+    /// Forgets the records, keeps the memory.
+    pub fn clear(&mut self) {
+        self.data.clear();
+        self.records.clear();
+    }
+
+    /// The bytes of a record's value.
+    pub fn value(&self, record: &RawRecord) -> &[u8] {
+        &self.data[record.value.clone()]
+    }
+}

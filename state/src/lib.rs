@@ -1,1 +1,2 @@
 //! thalweg-state
+pub mod changelog;

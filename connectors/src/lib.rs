@@ -1,10 +1,23 @@
 //! Where records come from and go to: the log trait and its homes, one folder per connector, and the formats.
 
+mod blackhole;
+mod file;
+mod format;
+mod formatted;
+mod generator;
 pub mod log;
+mod random;
 mod raw;
 mod sink;
 mod source;
+mod stdout;
 
+pub use blackhole::BlackholeSink;
+pub use file::{FileSink, FileSource};
+pub use format::{CsvOptions, Decoder, DecoderOf, Fields, Format, OutFormat, TypedJson, TypedValues, Untyped};
+pub use formatted::FormattedSource;
+pub use generator::GeneratorSource;
 pub use raw::{RawBatch, RawReader, RawRecord, RawSource};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
 pub use source::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash};
+pub use stdout::StdoutSink;

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use thalweg_core::{PartitionSpec, Result};
 
-use crate::{ReadLimit, ReadState};
+use crate::{BadRecord, ReadLimit, ReadState};
 
 /// Reads the raw records of one partition.
 pub trait RawReader: Send {
@@ -64,5 +64,11 @@ impl RawBatch {
     /// The bytes of a record's value.
     pub fn value(&self, record: &RawRecord) -> &[u8] {
         &self.data[record.value.clone()]
+    }
+
+    /// Reports a record as undecodable, with at most [`BadRecord::MAX_RAW_BYTES`] of its bytes.
+    pub fn bad(&self, record: &RawRecord, why: impl Into<String>) -> BadRecord {
+        let raw = self.value(record);
+        BadRecord { next: record.next, why: why.into(), raw: raw[..raw.len().min(BadRecord::MAX_RAW_BYTES)].to_vec() }
     }
 }

@@ -50,6 +50,11 @@ pub struct BadRecord {
     pub raw: Vec<u8>,
 }
 
+impl BadRecord {
+    /// How much of a bad record is kept: enough to see what it is, little enough to carry around.
+    pub const MAX_RAW_BYTES: usize = 64 << 10;
+}
+
 /// Something with partitions to read records of type `T` from.
 pub trait RecordSource<T>: Send + Sync {
     /// Every partition, in an order that does not matter, with its resolved start; `source` is the index to put into the specs.

@@ -1,0 +1,243 @@
+//! Files as a source: bounded, or growing.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use thalweg_core::{Error, PartitionId, PartitionSpec, Result, SourceKey};
+
+use super::framing::Framing;
+use super::identity::Identity;
+use super::reader::{FileReader, Lead, Window, rotated};
+use super::stream::{Compression, Stream, changed};
+use crate::{Format, RawReader, RawSource};
+
+/// A plain file larger than this is read in ranges: large enough that a range is worth a partition, small enough that a file of
+/// a gigabyte feeds all workers of a machine. It does not depend on the number of workers, so neither do the partitions.
+const SPLIT_BYTES: u64 = 64 << 20;
+
+/// Most ranges of one file: every binding names every partition, so there should not be thousands.
+const MAX_RANGES: u64 = 64;
+
+/// Longest record unless the job says otherwise: more than that is most often a wrong format.
+const MAX_RECORD_BYTES: usize = 16 << 20;
+
+/// Most partitions of a source: their ids have 16 bits.
+const MAX_PARTITIONS: usize = 1 << 16;
+
+/// Reads files: each is a partition, large plain ones are several.
+///
+/// A bounded run (the default) fixes the list of files and their lengths when the job is created: a file that grows later is read
+/// up to that length, one that shrinks or is replaced is the error `file-changed`. Files compressed with gzip or zstd are
+/// recognised by their first bytes; their positions count decompressed bytes, their partition's `end` is not known in advance
+/// and the reader's `End` tells it. With [`FileSource::follow`] plain files are read as they grow, without an end.
+///
+/// ```no_run
+/// use thalweg_connectors::{FileSource, Format, RawSource};
+///
+/// let source = FileSource::new("data", ["flights-*.csv.gz"], &Format::Csv(Default::default()));
+/// let partitions = source.discover(0)?;
+/// # Ok::<(), thalweg_core::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct FileSource {
+    base: PathBuf,
+    paths: Vec<String>,
+    framing: Framing,
+    follow: bool,
+    max_record_bytes: usize,
+    split_bytes: u64,
+}
+
+impl FileSource {
+    /// Reads `paths`, each a path or a glob pattern, relative to `base`.
+    pub fn new<P: Into<String>>(base: impl Into<PathBuf>, paths: impl IntoIterator<Item = P>, format: &Format) -> Self {
+        let base = base.into();
+        Self {
+            base: if base.as_os_str().is_empty() { ".".into() } else { base },
+            paths: paths.into_iter().map(Into::into).collect(),
+            framing: Framing::of(format),
+            follow: false,
+            max_record_bytes: MAX_RECORD_BYTES,
+            split_bytes: SPLIT_BYTES,
+        }
+    }
+
+    /// Whether to go on reading what is appended. Then a file that is rotated or cut is the error `file-rotated`, and a last
+    /// line is a record only when its line end is there. Files that come later are not taken up.
+    #[must_use]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
+        self
+    }
+
+    /// The longest record, in bytes; a longer one is the error `record-too-large`.
+    #[must_use]
+    pub fn max_record_bytes(mut self, bytes: usize) -> Self {
+        self.max_record_bytes = bytes;
+        self
+    }
+
+    #[cfg(test)]
+    pub(super) fn split_bytes(mut self, bytes: u64) -> Self {
+        self.split_bytes = bytes;
+        self
+    }
+
+    /// The files that a path or pattern means.
+    fn matches(&self, pattern: &str) -> Result<Vec<PathBuf>> {
+        let literal = self.base.join(pattern);
+        if literal.exists() {
+            return Ok(vec![literal]);
+        }
+        if !pattern.contains(['*', '?', '[']) {
+            return Err(no_input(pattern, "there is no such file", &self.base));
+        }
+        // An absolute pattern stands for itself, and so does what joining makes of it.
+        let base = if Path::new(pattern).is_absolute() { String::new() } else { format!("{}/", self.base.display()) };
+        let whole = format!("{}{pattern}", glob::Pattern::escape(&base));
+        let wrong = |error: glob::PatternError| Error::user("glob", format!("path = {pattern:?}: {error}"));
+        let mut files = Vec::new();
+        for path in glob::glob(&whole).map_err(wrong)? {
+            let path = path.map_err(|error| {
+                let doing = format!("{}: looking for {pattern:?}", error.path().display());
+                Error::io(doing, error.into())
+            })?;
+            if !path.is_dir() {
+                files.push(path);
+            }
+        }
+        if files.is_empty() {
+            return Err(no_input(pattern, "no file matches it", &self.base));
+        }
+        Ok(files)
+    }
+
+    /// How the file is called in specs and messages: relative to the base where it is below it.
+    fn name(&self, path: &Path) -> Result<String> {
+        let short = path.strip_prefix(&self.base).unwrap_or(path);
+        short
+            .to_str()
+            .map(str::to_owned)
+            .ok_or_else(|| Error::user("file-name", format!("{}: the name is not UTF-8; rename the file", path.display())))
+    }
+
+    /// The start and the end of each partition of a file.
+    fn ranges(&self, name: &str, file: &File, compression: Compression, identity: &Identity) -> Result<Vec<(u64, Option<u64>)>> {
+        let Some(length) = identity.length.filter(|_| compression == Compression::None) else { return Ok(vec![(0, None)]) };
+        if !self.framing.is_lines() || length <= self.split_bytes {
+            return Ok(vec![(0, Some(length))]);
+        }
+        let step = self.split_bytes.max(length.div_ceil(MAX_RANGES));
+        let (mut ranges, mut start) = (Vec::new(), 0);
+        while length - start > step {
+            let Some(end) = line_end_after(name, file, start + step, length)? else { break };
+            ranges.push((start, Some(end)));
+            start = end;
+        }
+        if start < length {
+            ranges.push((start, Some(length)));
+        }
+        Ok(ranges)
+    }
+
+    fn partitions(&self, path: &Path) -> Result<Vec<PartitionSpec>> {
+        let name = self.name(path)?;
+        let file = open_file(&name, path)?;
+        let compression = Compression::of(&name, &file)?;
+        if self.follow && compression != Compression::None {
+            return Err(Error::user("follow-compressed", format!("{name}: a compressed file cannot be followed; remove `follow`")));
+        }
+        let identity = Identity::of(&name, &file, !self.follow)?;
+        let ranges = self.ranges(&name, &file, compression, &identity)?;
+        let of = SourceKey { source: 0, partition: PartitionId(0) };
+        let spec = |(start, end)| PartitionSpec { of, name: name.clone(), identity: identity.to_string(), start, end };
+        Ok(ranges.into_iter().map(spec).collect())
+    }
+}
+
+impl RawSource for FileSource {
+    fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
+        let mut files = BTreeSet::new();
+        for pattern in &self.paths {
+            files.extend(self.matches(pattern)?);
+        }
+        let mut partitions = Vec::new();
+        for file in &files {
+            partitions.extend(self.partitions(file)?);
+        }
+        if partitions.len() > MAX_PARTITIONS {
+            return Err(Error::user(
+                "too-many-files",
+                format!("{} partitions in {} files: a source has at most {MAX_PARTITIONS}; join some files", partitions.len(), files.len()),
+            ));
+        }
+        for (index, partition) in partitions.iter_mut().enumerate() {
+            partition.of = SourceKey { source, partition: PartitionId(index as u16) };
+        }
+        Ok(partitions)
+    }
+
+    fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>> {
+        let name = &partition.name;
+        let path = self.base.join(name);
+        let identity = Identity::parse(name, &partition.identity)?;
+        let differs = |how: &str| if self.follow { rotated(name, from, how) } else { changed(name, how) };
+        let file = match open_file(name, &path) {
+            Err(error) if error.code() == "not-found" => return Err(differs("it is gone")),
+            file => file?,
+        };
+        if let Some(how) = identity.differs(name, &file, identity.length.unwrap_or(from))? {
+            return Err(differs(&how));
+        }
+        let compression = Compression::of(name, &file)?;
+        let mut reader = FileReader {
+            name: name.clone(),
+            stream: Stream::open(name, file, compression, identity.length, partition.end)?,
+            splitter: self.framing.splitter(),
+            end: partition.end,
+            follow: self.follow.then_some((path, identity)),
+            max_record_bytes: self.max_record_bytes,
+            lead: Lead::Mark { header: self.framing.header },
+            header: None,
+            window: Window::default(),
+            position: 0,
+        };
+        reader.start(from)?;
+        Ok(Box::new(reader))
+    }
+}
+
+fn no_input(pattern: &str, why: &str, base: &Path) -> Error {
+    Error::user("no-input", format!("path = {pattern:?}: {why} in {}; paths are relative to the job's file", base.display()))
+}
+
+fn open_file(name: &str, path: &Path) -> Result<File> {
+    // Opening a pipe would wait for its writer.
+    let meta = path.metadata().map_err(|error| Error::io(format!("{name}: looking at the file"), error))?;
+    if !meta.is_file() {
+        let what = if meta.is_dir() { "a folder; write folder/*.jsonl to read the files in it" } else { "no plain file" };
+        return Err(Error::user("not-a-file", format!("{name}: this is {what}")));
+    }
+    File::open(path).map_err(|error| Error::io(format!("{name}: opening the file"), error))
+}
+
+/// The position after the first line end at or after `from - 1`; nothing where the rest of the file has none.
+fn line_end_after(name: &str, file: &File, from: u64, length: u64) -> Result<Option<u64>> {
+    let mut chunk = vec![0; 64 << 10];
+    let mut at = from - 1;
+    while at < length {
+        let wanted = (chunk.len() as u64).min(length - at) as usize;
+        match file.read_at(&mut chunk[..wanted], at) {
+            Ok(0) => return Err(changed(name, "it became shorter while it was looked at")),
+            Ok(read) => match memchr::memchr(b'\n', &chunk[..read]) {
+                Some(index) => return Ok(Some(at + index as u64 + 1)),
+                None => at += read as u64,
+            },
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(format!("{name}: looking for line ends"), error)),
+        }
+    }
+    Ok(None)
+}

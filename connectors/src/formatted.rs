@@ -1,0 +1,109 @@
+//! A raw source and a format: a source of values.
+
+use std::sync::Arc;
+
+use thalweg_core::{ContentHash, PartitionSpec, Result, Value};
+
+use crate::format::Untyped;
+use crate::{
+    BadRecord, Decoder, DecoderOf, Fields, Format, RawBatch, RawReader, RawSource, ReadLimit, ReadState, RecordReader, RecordSource,
+    RunningHash,
+};
+
+/// Decodes the records of a raw source.
+///
+/// The hash of a share is over the raw bytes, so it finds out another input whatever is projected. A record that cannot be
+/// decoded is reported with the partition's name and the position at which it begins.
+pub struct FormattedSource<T> {
+    raw: Box<dyn RawSource>,
+    decoders: Arc<dyn DecoderOf<T>>,
+}
+
+impl FormattedSource<Value> {
+    /// Into untyped values.
+    pub fn values(raw: Box<dyn RawSource>, format: Format, fields: Fields) -> Self {
+        Self::new(raw, Arc::new(Untyped { format, fields }))
+    }
+}
+
+impl<T> FormattedSource<T> {
+    /// Into what the decoders give.
+    pub fn new(raw: Box<dyn RawSource>, decoders: Arc<dyn DecoderOf<T>>) -> Self {
+        Self { raw, decoders }
+    }
+}
+
+impl<T: 'static> RecordSource<T> for FormattedSource<T> {
+    fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
+        self.raw.discover(source)
+    }
+
+    fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>> {
+        let raw = self.raw.open(partition, from)?;
+        let mut reader = FormattedReader {
+            name: partition.name.clone(),
+            raw,
+            decoders: self.decoders.clone(),
+            decoder: None,
+            batch: RawBatch::default(),
+            hash: RunningHash::default(),
+        };
+        // A wrong field is better found before anything is read.
+        if reader.raw.header().is_some() {
+            reader.make_decoder()?;
+        }
+        Ok(Box::new(reader))
+    }
+}
+
+struct FormattedReader<T> {
+    name: String,
+    raw: Box<dyn RawReader>,
+    decoders: Arc<dyn DecoderOf<T>>,
+    /// Made with the first records where the header was not there yet.
+    decoder: Option<Box<dyn Decoder<T>>>,
+    batch: RawBatch,
+    hash: RunningHash,
+}
+
+impl<T> FormattedReader<T> {
+    fn make_decoder(&mut self) -> Result<&mut Box<dyn Decoder<T>>> {
+        let decoder = match self.decoder.take() {
+            Some(decoder) => decoder,
+            None => self.decoders.decoder(self.raw.header()).map_err(|error| error.context(&self.name))?,
+        };
+        Ok(self.decoder.insert(decoder))
+    }
+}
+
+impl<T> RecordReader<T> for FormattedReader<T> {
+    fn read(&mut self, limit: ReadLimit, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<ReadState> {
+        self.batch.clear();
+        let start = self.raw.position();
+        let state = self.raw.read(limit, &mut self.batch)?;
+        if self.batch.records.is_empty() {
+            return Ok(state);
+        }
+        for record in &self.batch.records {
+            self.hash.add(self.batch.value(record));
+        }
+        let known_bad = bad.len();
+        let batch = std::mem::take(&mut self.batch);
+        self.make_decoder()?.decode(&batch, out, bad).map_err(|error| error.context(&self.name))?;
+        for bad in &mut bad[known_bad..] {
+            let index = batch.records.partition_point(|record| record.next < bad.next);
+            let position = index.checked_sub(1).map_or(start, |before| batch.records[before].next);
+            bad.why = format!("{}: record at {position}: {}", self.name, bad.why);
+        }
+        self.batch = batch;
+        Ok(state)
+    }
+
+    fn position(&self) -> u64 {
+        self.raw.position()
+    }
+
+    fn take_hash(&mut self) -> ContentHash {
+        self.hash.take()
+    }
+}

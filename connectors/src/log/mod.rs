@@ -11,6 +11,18 @@
 //! 4. Readers see only committed records, and never one that could vanish after a crash.
 //! 5. Time is the broker's: when the record was appended, not when the event happened.
 
+#[doc(hidden)]
+pub mod conformance;
+mod embedded;
+mod position;
+mod sink;
+mod source;
+
+pub use embedded::{CleanReport, Clock, EmbeddedLog, MAX_RECORD_BYTES};
+pub use position::{POSITION_HEADER, Position};
+pub use sink::{LogSink, LogSinkConfig};
+pub use source::{LogSource, LogSourceConfig, Start};
+
 use thalweg_core::{Generation, PartitionId, Result};
 
 /// What a topic keeps.

@@ -1,0 +1,147 @@
+//! Transactions: collected in memory, written at the commit.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thalweg_core::{Error, PartitionId, Result, failpoint, format_bytes};
+
+use super::MAX_RECORD_BYTES;
+use super::batch::{BatchHeader, Staged};
+use super::fence::Pass;
+use super::log::Inner;
+use super::topic::Topic;
+use crate::log::{NewRecord, Producer, Retention};
+
+/// Most bytes of a transaction: it is held in memory, and a segment holds it as a whole.
+const MAX_TRANSACTION_BYTES: usize = 1 << 30;
+/// Most memory that is kept from one transaction for the next, per partition.
+const KEPT_BYTES: usize = 1 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Open,
+    /// A commit failed: its outcome is unknown.
+    Broken,
+}
+
+struct StagedTopic {
+    topic: Arc<Topic>,
+    partitions: BTreeMap<PartitionId, Staged>,
+}
+
+/// The producer of an embedded log.
+pub(super) struct EmbeddedProducer {
+    log: Arc<Inner>,
+    pass: Pass,
+    stamp: BatchHeader,
+    phase: Phase,
+    /// Per topic, its partitions; kept from transaction to transaction.
+    staged: BTreeMap<String, StagedTopic>,
+    bytes: usize,
+}
+
+impl EmbeddedProducer {
+    pub(super) fn new(log: Arc<Inner>, pass: Pass) -> Self {
+        let producer = xxhash_rust::xxh3::xxh3_64(pass.id().as_bytes());
+        let stamp = BatchHeader { producer, generation: pass.generation.0, ..BatchHeader::default() };
+        Self { log, pass, stamp, phase: Phase::Idle, staged: BTreeMap::new(), bytes: 0 }
+    }
+
+    fn expect(&self, phase: Phase, doing: &str) -> Result<()> {
+        if self.phase == phase {
+            return Ok(());
+        }
+        let why = match self.phase {
+            Phase::Broken => "a commit failed; fence anew",
+            Phase::Open => "a transaction is open already",
+            Phase::Idle => "no transaction is open; begin one first",
+        };
+        Err(Error::internal("producer-state", format!("producer {:?} cannot {doing}: {why}", self.pass.id())))
+    }
+
+    /// Writes all partitions, then syncs all, then shows all: one write and one sync for each.
+    fn write(&mut self) -> Result<Vec<(String, PartitionId, u64)>> {
+        let _alive = self.pass.check()?;
+        let stamp = BatchHeader { time: self.log.now(), ..self.stamp };
+        // In the order of the map: two producers can never wait for each other.
+        let mut parts = Vec::new();
+        for (name, StagedTopic { topic, partitions }) in &mut self.staged {
+            for (partition, staged) in partitions.iter_mut().filter(|(_, staged)| !staged.is_empty()) {
+                parts.push((name, *partition, topic.partition(*partition)?.lock(), staged));
+            }
+        }
+        for (_, _, appender, _) in &parts {
+            appender.check()?;
+        }
+        let mut run = || {
+            parts.iter_mut().try_for_each(|(_, _, appender, staged)| appender.write(staged, stamp))?;
+            parts.iter_mut().try_for_each(|(_, _, appender, _)| appender.sync())?;
+            failpoint::pass("log-commit")?;
+            let ends = parts.iter_mut().map(|(name, partition, appender, _)| Ok((name.clone(), *partition, appender.publish()?)));
+            ends.collect::<Result<Vec<_>>>()
+        };
+        let outcome = run();
+        if let Err(error) = &outcome {
+            // Whatever was written and not shown must not be written over.
+            parts.iter_mut().for_each(|(_, _, appender, _)| appender.fail_unpublished(error.message()));
+        }
+        outcome
+    }
+
+    fn forget(&mut self) {
+        self.bytes = 0;
+        let all = self.staged.values_mut().flat_map(|topic| topic.partitions.values_mut());
+        all.for_each(|staged| staged.clear(KEPT_BYTES));
+    }
+}
+
+impl Producer for EmbeddedProducer {
+    fn begin(&mut self) -> Result<()> {
+        self.expect(Phase::Idle, "begin")?;
+        drop(self.pass.check()?);
+        self.phase = Phase::Open;
+        Ok(())
+    }
+
+    fn append(&mut self, topic: &str, partition: PartitionId, record: NewRecord) -> Result<()> {
+        self.expect(Phase::Open, "append")?;
+        let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+        let bytes = record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len) + headers;
+        if bytes > MAX_RECORD_BYTES {
+            let (bytes, most) = (format_bytes(bytes as u64), format_bytes(MAX_RECORD_BYTES as u64));
+            return Err(Error::user("record-too-large", format!("a record of {bytes} for topic {topic:?}: at most {most} fit")));
+        }
+        if self.bytes + bytes > MAX_TRANSACTION_BYTES {
+            let most = format_bytes(MAX_TRANSACTION_BYTES as u64);
+            return Err(Error::user("transaction-too-large", format!("topic {topic:?}: a transaction holds {most} at most; commit more often")));
+        }
+        if !self.staged.contains_key(topic) {
+            let found = StagedTopic { topic: self.log.topic(topic)?, partitions: BTreeMap::new() };
+            self.staged.insert(topic.to_owned(), found);
+        }
+        let StagedTopic { topic: found, partitions } = self.staged.get_mut(topic).expect("inserted above");
+        found.partition(partition)?;
+        if record.key.is_none() && matches!(found.retention(), Retention::Compact { .. }) {
+            return Err(Error::user("key-missing", format!("topic {topic:?} is compacted by key: every record needs one")));
+        }
+        partitions.entry(partition).or_default().add(&record);
+        self.bytes += bytes;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<Vec<(String, PartitionId, u64)>> {
+        self.expect(Phase::Open, "commit")?;
+        let outcome = self.write();
+        self.phase = if outcome.is_ok() { Phase::Idle } else { Phase::Broken };
+        self.forget();
+        outcome
+    }
+
+    fn abort(&mut self) -> Result<()> {
+        self.expect(Phase::Open, "abort")?;
+        self.phase = Phase::Idle;
+        self.forget();
+        Ok(())
+    }
+}

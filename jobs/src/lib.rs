@@ -1,1 +1,28 @@
-//! thalweg-jobs
+//! The job TOML: parse, validate (all errors at once), draw and explain.
+//!
+//! Three phases, each with a type of its own: [`parse`] gives a [`Document`], TOML with the place of everything in it;
+//! [`apply_environment`] puts the environment over it; [`validate`] gives a [`JobSpec`], in which nothing is left to check or to
+//! fill in, or [`Diagnostics`], with every problem at once. None of them looks at anything but the text: they work offline.
+
+mod convert;
+mod diagnostic;
+mod document;
+mod explain;
+mod graph;
+mod keys;
+mod schema;
+mod spec;
+mod suggest;
+mod validate;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use document::{Document, apply_environment, parse};
+pub use explain::{ExplainedNode, Explanation, explain};
+pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
+pub use schema::schema;
+pub use spec::{
+    BiasLevel, ConfigValue, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
+    Start, StoreSpec,
+};
+pub use thalweg_operators::Catalogue;
+pub use validate::{Checked, validate};

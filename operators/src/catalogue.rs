@@ -230,7 +230,8 @@ fn built_in() -> Vec<OperatorInfo> {
         OperatorInfo::keyed("aggregate", "Several folds per key", "the key's fields and the named results")
             .with(ConfigKey::required("aggregates", AggregateMap, "The results, each with its fold: count(), count(x > 1), sum(x), min(x), max(x), mean(x)")),
         OperatorInfo::keyed("reduce", "Folds the records of a key with an expression", "the key's fields and the result")
-            .with(ConfigKey::required("with", Expression, "The next result from `acc`, the last one, and `value`, the record; the first record is the first `acc`"))
+            .with(ConfigKey::required("of", Expression, "What is folded: a field or an expression"))
+            .with(ConfigKey::required("with", Expression, "The next result, of `acc`, the last one, and `value`; the first value is the first result"))
             .with(result_name()),
     ]
 }

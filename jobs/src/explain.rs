@@ -1,0 +1,225 @@
+//! What each node of a job keeps, how it is partitioned, and what it costs.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use thalweg_core::{format_bytes, format_duration};
+use thalweg_operators::{Catalogue, ChangelogKind, OnError};
+
+use crate::graph::{NodeKind, graph};
+use crate::spec::{ConfigValue, JobSpec, OperatorSpec, SinkConnector, SourceConnector, SourceSpec};
+
+/// An explained job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// The job's name.
+    pub job: String,
+    /// What holds for all of it.
+    pub settings: Vec<String>,
+    /// Its nodes, in the order of the graph.
+    pub nodes: Vec<ExplainedNode>,
+    /// Files, folders and topics that it reads, writes or makes.
+    pub needs: Vec<String>,
+}
+
+/// An explained node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ExplainedNode {
+    /// Its id.
+    pub id: String,
+    /// What it is.
+    pub kind: NodeKind,
+    /// Connector or operator.
+    pub uses: String,
+    /// What it emits.
+    pub output: String,
+    /// What it keeps.
+    pub keeps: String,
+    /// How its work is divided.
+    pub partitioning: String,
+    /// What it costs.
+    pub costs: Vec<String>,
+}
+
+/// Explains a job.
+pub fn explain(job: &JobSpec, catalogue: &Catalogue) -> Explanation {
+    let mut needs = Vec::new();
+    let mut nodes: Vec<ExplainedNode> = graph(job)
+        .nodes
+        .into_iter()
+        .map(|node| ExplainedNode {
+            id: node.id,
+            kind: node.kind,
+            uses: node.uses,
+            output: String::new(),
+            keeps: "nothing".to_owned(),
+            partitioning: String::new(),
+            costs: Vec::new(),
+        })
+        .collect();
+    let (sources, rest) = nodes.split_at_mut(job.sources.len());
+    let (operators, sinks) = rest.split_at_mut(job.operators.len());
+    for (node, source) in sources.iter_mut().zip(&job.sources) {
+        explain_source(node, source, job, &mut needs);
+    }
+    for (node, operator) in operators.iter_mut().zip(&job.operators) {
+        explain_operator(node, operator, job, catalogue, &mut needs);
+    }
+    for (node, sink) in sinks.iter_mut().zip(&job.sinks) {
+        explain_sink(node, &sink.connector, job, &mut needs);
+    }
+    Explanation { job: job.name.to_string(), settings: settings(job), nodes, needs }
+}
+
+fn settings(job: &JobSpec) -> Vec<String> {
+    let partitions = job.partitions.get();
+    let epoch = match job.epoch.interval {
+        Some(interval) => format!("an epoch is cut after {}", format_duration(interval)),
+        None => "an epoch is cut by its size alone".to_owned(),
+    };
+    let limit = format!("{} records or {} of a source partition", job.epoch.max_records, format_bytes(job.epoch.max_bytes));
+    let bounded = if job.sources.iter().all(SourceSpec::is_bounded) { "ends when its input ends" } else { "runs until it is stopped" };
+    vec![
+        format!("{partitions} partitions, fixed for the life of the state; at most {partitions} workers share keyed work"),
+        format!("{epoch}, or {limit}"),
+        format!("a checkpoint every {}; it never stops a worker", format_duration(job.checkpoint_interval)),
+        format!("stores use at most {} of memory for values, the rest is on disk", format_bytes(job.state_memory)),
+        format!("a record that fails {}", failing(job.on_error)),
+        format!("the job {bounded}"),
+    ]
+}
+
+fn failing(on_error: OnError) -> &'static str {
+    match on_error {
+        OnError::Fail => "stops the job",
+        OnError::Drop => "is dropped and counted",
+    }
+}
+
+fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, needs: &mut Vec<String>) {
+    node.keeps = "its position, in every checkpoint".to_owned();
+    let (output, partitioning) = match &source.connector {
+        SourceConnector::File { paths, follow, .. } => {
+            needs.extend(paths.iter().map(|path| format!("reads {}", job.base.join(path).display())));
+            let grow = if *follow { "read as they grow" } else { "as they are when the job is created" };
+            (format!("the records of files, {grow}"), "a file is a partition; large plain files are several".to_owned())
+        }
+        SourceConnector::Generator(generator) => {
+            let count = generator.count.map_or_else(|| "without end".to_owned(), |count| format!("{count} records"));
+            (format!("{{\"n\", \"key\", \"value\"}}, {} keys, {count}", generator.keys), format!("{} partitions", generator.partitions))
+        }
+        SourceConnector::Log { topic, .. } => {
+            needs.push(format!("reads the topic {topic:?} of the embedded log"));
+            (format!("a record per record of the topic {topic:?}"), "as the topic".to_owned())
+        }
+    };
+    node.output = output;
+    node.partitioning = partitioning;
+    if let Some(rate) = source.rate {
+        node.costs.push(format!("at most {rate} records/s"));
+    }
+}
+
+fn explain_operator(node: &mut ExplainedNode, operator: &OperatorSpec, job: &JobSpec, catalogue: &Catalogue, needs: &mut Vec<String>) {
+    let info = catalogue.operator(&operator.uses);
+    node.output = info.map_or_else(String::new, |info| info.output.clone());
+    node.partitioning = match &operator.key {
+        Some(key) => {
+            node.costs.push("an exchange: each record goes to the worker of its partition".to_owned());
+            format!("by {}, over {} partitions", key.join(", "), job.partitions.get())
+        }
+        None if operator.store.is_some() => format!("by its own key, over {} partitions", job.partitions.get()),
+        None => "as its input".to_owned(),
+    };
+    if let Some(store) = operator.store {
+        let seen = if store.query { "can be queried" } else { "cannot be queried" };
+        node.keeps = format!("a value per key, in the store {:?}, which {seen}", operator.id);
+        node.costs.push("one read and one write of state per distinct key and epoch".to_owned());
+        node.costs.push(match store.changelog {
+            ChangelogKind::None => "changes are kept on the local disk only".to_owned(),
+            ChangelogKind::Log => {
+                needs.push(format!("makes the changelog of {:?} in the embedded log, {} partitions", operator.id, job.partitions.get()));
+                "each changed key is written to the changelog once per checkpoint".to_owned()
+            }
+        });
+    }
+    if let Some((name, text)) = interpreted(operator) {
+        node.costs.push(format!("{name}: `{text}` is interpreted, about a microsecond each, not compiled"));
+    }
+    if operator.on_error != job.on_error {
+        node.costs.push(format!("a record that fails {}", failing(operator.on_error)));
+    }
+}
+
+/// The first expression that is left to the interpreter.
+fn interpreted(operator: &OperatorSpec) -> Option<(&str, &str)> {
+    operator.config.iter().find_map(|(name, value)| {
+        let expressions: Vec<_> = match value {
+            ConfigValue::Expression(expression) => vec![expression],
+            ConfigValue::Expressions(named) => named.iter().map(|(_, expression)| expression).collect(),
+            ConfigValue::Aggregations(named) => named.iter().flat_map(|(_, fold)| fold.argument.iter().chain(&fold.filter)).collect(),
+            ConfigValue::Duration(_) | ConfigValue::Bytes(_) | ConfigValue::Int(_) | ConfigValue::Float(_) | ConfigValue::Bool(_)
+            | ConfigValue::Text(_) | ConfigValue::Texts(_) | ConfigValue::Any(_) => Vec::new(),
+        };
+        expressions.into_iter().find(|expression| !expression.is_native()).map(|expression| (name.as_str(), expression.text()))
+    })
+}
+
+fn explain_sink(node: &mut ExplainedNode, connector: &SinkConnector, job: &JobSpec, needs: &mut Vec<String>) {
+    node.keeps = "its position, in every checkpoint".to_owned();
+    let partitions = job.partitions.get();
+    node.partitioning = match connector {
+        SinkConnector::File { path, single: false, .. } => {
+            needs.push(format!("writes up to {partitions} files into {}", path.display()));
+            "a file per partition".to_owned()
+        }
+        SinkConnector::File { path, single: true, .. } => {
+            needs.push(format!("writes {}", path.display()));
+            node.costs.push("all records go through one worker".to_owned());
+            "one file, in the order of epoch, partition, sequence".to_owned()
+        }
+        SinkConnector::Stdout { .. } => "one stream, through one worker".to_owned(),
+        SinkConnector::Blackhole => "none".to_owned(),
+        SinkConnector::Log { topic, partitions, .. } => {
+            needs.push(format!("writes the topic {topic:?} of the embedded log, {partitions} partitions"));
+            "as the topic".to_owned()
+        }
+    };
+    node.output = "each record once, also after a crash".to_owned();
+}
+
+impl Explanation {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let mut text = format!("job {}\n", self.job);
+        for line in &self.settings {
+            let _ = writeln!(text, "  {line}");
+        }
+        for node in &self.nodes {
+            let kind = match node.kind {
+                NodeKind::Source => "source",
+                NodeKind::Operator => "operator",
+                NodeKind::Sink => "sink",
+            };
+            let _ = writeln!(text, "\n{kind} {} ({})", node.id, node.uses);
+            let _ = writeln!(text, "  gives       {}", node.output);
+            let _ = writeln!(text, "  keeps       {}", node.keeps);
+            let _ = writeln!(text, "  partitioned {}", node.partitioning);
+            for (index, cost) in node.costs.iter().enumerate() {
+                let _ = writeln!(text, "  {:<11} {cost}", if index == 0 { "costs" } else { "" });
+            }
+        }
+        if !self.needs.is_empty() {
+            text.push_str("\nneeds\n");
+            for need in &self.needs {
+                let _ = writeln!(text, "  {need}");
+            }
+        }
+        text
+    }
+
+    /// `{"job","settings","nodes":[{"id","kind","uses","output","keeps","partitioning","costs"}],"needs"}`.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("texts are JSON")
+    }
+}

@@ -1,0 +1,272 @@
+//! Every key of the file, once: validation, the JSON Schema and what is proposed for a slip all read these tables.
+
+/// A key of a table of the file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) required: bool,
+    /// As it would stand in the file.
+    pub(crate) default: Option<&'static str>,
+    pub(crate) doc: &'static str,
+    pub(crate) later: Later,
+}
+
+/// Whether this version of the engine does what the key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Later {
+    /// It does.
+    Never,
+    /// It knows the key, and does not do it yet.
+    Always,
+    /// It does it for this value only.
+    Unless(&'static str),
+}
+
+/// One of the values of a [`Kind::Choice`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Choice {
+    pub(crate) value: &'static str,
+    /// Whether this version of the engine does it.
+    pub(crate) ready: bool,
+}
+
+/// What a value is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Text,
+    /// `[a-z0-9][a-z0-9-]{0,62}`.
+    JobName,
+    Choice(&'static [Choice]),
+    /// Between two bounds, both included.
+    Int(u64, u64),
+    Float,
+    Bool,
+    Duration,
+    /// A duration, or `"none"`.
+    DurationOrNone,
+    Bytes,
+    /// A text or a list of texts, at least one.
+    Texts,
+    /// A list of `["tag", "level"]`.
+    Biases,
+    /// `"earliest"`, `"latest"` or an RFC 3339 time.
+    Start,
+    /// One ASCII character.
+    Character,
+    Table(&'static [Key]),
+    /// Names with texts or secrets.
+    Properties,
+    /// Tables by id: sources, operators, stores, sinks. Their keys depend on what they use.
+    Ids(Member),
+}
+
+/// What an id of a section stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Member {
+    Source,
+    Operator,
+    Store,
+    Sink,
+    Stage,
+}
+
+/// A connector, with its keys as a source or as a sink.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Connector {
+    pub(crate) name: &'static str,
+    pub(crate) doc: &'static str,
+    pub(crate) ready: bool,
+    pub(crate) keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: Kind, doc: &'static str) -> Key {
+    Key { name, kind, required: false, default: None, doc, later: Later::Never }
+}
+
+impl Key {
+    const fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    const fn default(mut self, value: &'static str) -> Self {
+        self.default = Some(value);
+        self
+    }
+
+    const fn later(mut self) -> Self {
+        self.later = Later::Always;
+        self
+    }
+
+    const fn later_unless(mut self, value: &'static str) -> Self {
+        self.later = Later::Unless(value);
+        self
+    }
+}
+
+const fn ready(value: &'static str) -> Choice {
+    Choice { value, ready: true }
+}
+
+const fn later(value: &'static str) -> Choice {
+    Choice { value, ready: false }
+}
+
+/// Most records, threads and the like: a limit against slips.
+const MANY: u64 = 1 << 40;
+
+/// Most worker threads of a task.
+const MAX_WORKERS: u64 = 256;
+
+pub(crate) const ROOT: &[Key] = &[
+    key("version", Kind::Int(1, 1), "Version of this format").required().default("1"),
+    key("job", Kind::Table(JOB), "The job as a whole").required(),
+    key("kafka", Kind::Table(KAFKA), "How Kafka is reached").later(),
+    key("sources", Kind::Ids(Member::Source), "Where records come from, by id").required(),
+    key("operators", Kind::Ids(Member::Operator), "What is done with them, by id; state belongs to the id"),
+    key("stores", Kind::Ids(Member::Store), "The state of the operator of the same id"),
+    key("sinks", Kind::Ids(Member::Sink), "Where results go, by id"),
+    key("stages", Kind::Ids(Member::Stage), "Parts of the job with tasks of their own").later(),
+];
+
+const ON_ERROR: &[Choice] = &[ready("fail"), ready("drop"), later("dead-letter")];
+
+pub(crate) const JOB: &[Key] = &[
+    key("name", Kind::JobName, "Name of the job: a-z, 0-9 and -, at most 63 characters").required(),
+    key("crate", Kind::Text, "The job crate whose operators it uses; absent: built-in operators only"),
+    key("crate_version", Kind::Text, "Refused where the binary is of another version of the crate"),
+    key("partitions", Kind::Int(1, 65_536), "Key ranges of the job, fixed for the life of its state").default("16"),
+    key("workers", Kind::Int(1, MAX_WORKERS), "Worker threads of a task; absent: one for each core"),
+    key("tasks", Kind::Int(1, 4096), "Worker processes in a cluster").default("1").later_unless("1"),
+    key("tags", Kind::Texts, "What the tasks of this job are, for placement"),
+    key("biases", Kind::Biases, "Which tags of nodes and tasks to be near or far of, as in [[\"heavy-disk\", \"never\"]]"),
+    key("standbys", Kind::Int(0, 16), "Extra copies of the state on other nodes").default("0").later_unless("0"),
+    key("delivery", Kind::Choice(&[ready("exactly-once"), later("at-least-once")]), "What sinks promise").default("\"exactly-once\""),
+    key("on_error", Kind::Choice(ON_ERROR), "What is done with a record that fails").default("\"fail\""),
+    key("epoch", Kind::Table(EPOCH), "How input is cut into epochs"),
+    key("checkpoint", Kind::Table(CHECKPOINT), "When state is made durable"),
+    key("state", Kind::Table(STATE), "How state is kept"),
+];
+
+pub(crate) const EPOCH: &[Key] = &[
+    key("interval", Kind::DurationOrNone, "How long an epoch is open; \"none\": cut by records and bytes alone, bounded sources only").default("\"20ms\""),
+    key("max_records", Kind::Int(1, MANY), "Most records of one source partition in an epoch").default("100_000"),
+    key("max_bytes", Kind::Bytes, "Most bytes of one source partition in an epoch").default("\"64MiB\""),
+];
+
+pub(crate) const CHECKPOINT: &[Key] =
+    &[key("interval", Kind::Duration, "From the start of one checkpoint to the start of the next").default("\"1s\"")];
+
+pub(crate) const STATE: &[Key] =
+    &[key("memory", Kind::Bytes, "Memory for the values of all stores of a task; what is beyond is on disk").default("\"256MiB\"")];
+
+pub(crate) const KAFKA: &[Key] = &[
+    key("bootstrap_servers", Kind::Text, "Where the brokers are"),
+    key("properties", Kind::Properties, "Passed to librdkafka as they are; secrets by { env = … } or { file = … }"),
+];
+
+const FORMATS: &[Choice] = &[ready("json"), ready("lines"), ready("csv"), ready("raw")];
+
+pub(crate) const SOURCE: &[Key] = &[
+    key("connector", Kind::Text, "What it reads from").required(),
+    key("rate", Kind::Int(1, MANY), "Most records per second"),
+    key("start", Kind::Start, "Where it begins when there is no checkpoint yet").default("\"earliest\""),
+    key("time", Kind::Table(TIME), "When the event of a record was; absent: when the record came in").later(),
+];
+
+/// Of sources and sinks whose records are bytes.
+pub(crate) const FORMAT: &[Key] = &[key("format", Kind::Choice(FORMATS), "How a record is written").default("\"json\"")];
+
+/// Of a source with `format = "csv"`.
+pub(crate) const CSV: &[Key] = &[
+    key("delimiter", Kind::Character, "Between two cells").default("\",\""),
+    key("quote", Kind::Character, "Around cells with delimiters in them").default("\"\\\"\""),
+    key("columns", Kind::Texts, "Names of the columns where there is no header"),
+    key("multiline", Kind::Bool, "Whether a quoted cell may hold line ends; false lets workers share a large file").default("true"),
+];
+
+const TIME: &[Key] = &[
+    key("field", Kind::Text, "The field with the time").required(),
+    key("max_out_of_orderness", Kind::Duration, "How late a record may be").default("\"0s\""),
+    key("idle_timeout", Kind::Duration, "After which a silent partition is not waited for"),
+];
+
+const TOPIC: Key = key("topic", Kind::Text, "The topic").required();
+const LOG_PATH: Key = key("path", Kind::Text, "The folder of the log; absent: the job's own, in its data");
+
+pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
+    Connector {
+        name: "file",
+        doc: "Files",
+        ready: true,
+        keys: &[
+            key("path", Kind::Texts, "Files or patterns such as \"in/*.csv.gz\", relative to this file").required(),
+            key("follow", Kind::Bool, "Whether to go on reading what is appended").default("false"),
+            key("max_record_bytes", Kind::Bytes, "Longest record").default("\"16MiB\""),
+        ],
+    },
+    Connector {
+        name: "generator",
+        doc: "Made-up records {\"n\", \"key\", \"value\"}",
+        ready: true,
+        keys: &[
+            key("count", Kind::Int(1, MANY), "How many records; absent: without end"),
+            key("keys", Kind::Int(1, MANY), "How many different keys").default("1000"),
+            key("skew", Kind::Float, "Exponent of the Zipf distribution of keys; 0: all alike").default("0.0"),
+            key("seed", Kind::Int(0, i64::MAX as u64), "Another seed, other records").default("0"),
+            key("partitions", Kind::Int(1, 1024), "Source partitions").default("1"),
+        ],
+    },
+    Connector { name: "log", doc: "A topic of the embedded log", ready: true, keys: &[LOG_PATH, TOPIC] },
+    Connector { name: "kafka", doc: "A topic of Kafka", ready: false, keys: &[TOPIC] },
+    Connector { name: "http", doc: "Records posted to the job", ready: false, keys: &[] },
+    Connector { name: "stdin", doc: "Standard input", ready: false, keys: &[] },
+];
+
+pub(crate) const SINK: &[Key] = &[
+    key("connector", Kind::Text, "What it writes to").required(),
+    key("inputs", Kind::Texts, "Sources or operators that it reads").required(),
+    key("emit", Kind::Choice(&[ready("updates"), later("final"), later("changes")]), "\"updates\" each epoch, \"final\" when a window closes, \"changes\" with +1 and -1").default("\"updates\""),
+];
+
+pub(crate) const SINK_CONNECTORS: &[Connector] = &[
+    Connector {
+        name: "file",
+        doc: "A folder with one file per partition, or one file",
+        ready: true,
+        keys: &[
+            key("path", Kind::Text, "The folder, or with `single` the file; relative to this file").required(),
+            key("single", Kind::Bool, "One file in (epoch, partition, sequence) order").default("false"),
+        ],
+    },
+    Connector { name: "stdout", doc: "Standard output", ready: true, keys: &[] },
+    Connector { name: "blackhole", doc: "Nothing, for measurements", ready: true, keys: &[] },
+    Connector {
+        name: "log",
+        doc: "A topic of the embedded log",
+        ready: true,
+        keys: &[LOG_PATH, TOPIC, key("partitions", Kind::Int(1, 65_536), "Partitions of the topic; absent: those of the job")],
+    },
+    Connector { name: "kafka", doc: "A topic of Kafka", ready: false, keys: &[TOPIC] },
+    Connector { name: "http", doc: "Requests to a service", ready: false, keys: &[] },
+];
+
+/// Whether records of the connector are bytes that a format decodes or encodes.
+pub(crate) fn has_format(connector: &str) -> bool {
+    !matches!(connector, "generator" | "blackhole")
+}
+
+pub(crate) const OPERATOR: &[Key] = &[
+    key("uses", Kind::Text, "A built-in operator, or one of the job crate such as \"orders::Totals\"").required(),
+    key("inputs", Kind::Texts, "Sources or operators that it reads").required(),
+    key("key", Kind::Texts, "The field or fields that it groups by"),
+    key("on_error", Kind::Choice(ON_ERROR), "As the job's, for this operator"),
+];
+
+pub(crate) const STORE: &[Key] = &[
+    key("ttl", Kind::Duration, "After which an untouched key goes").later(),
+    key("changelog", Kind::Choice(&[ready("none"), ready("log"), later("kafka")]), "Where changes are kept beyond the local disk").default("\"none\""),
+    key("query", Kind::Bool, "Whether it may be read from outside").default("true"),
+];

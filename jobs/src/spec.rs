@@ -1,0 +1,282 @@
+//! What a valid job says, with everything resolved: types, defaults, paths.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use thalweg_connectors::{Format, OutFormat};
+use thalweg_core::{JobName, PartitionCount};
+use thalweg_operators::{Aggregation, ChangelogKind, Expression, OnError};
+
+/// A valid job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct JobSpec {
+    /// The name.
+    pub name: JobName,
+    /// The job crate whose operators it uses.
+    pub crate_name: Option<String>,
+    /// The version of it that the job was written for.
+    pub crate_version: Option<String>,
+    /// P.
+    pub partitions: PartitionCount,
+    /// Worker threads of a task; nothing means one for each core.
+    pub workers: Option<usize>,
+    /// What the tasks are, for placement in a cluster.
+    pub tags: Vec<String>,
+    /// Which tags to be near or far of in a cluster.
+    pub biases: Vec<(String, BiasLevel)>,
+    /// What is done with a record that a format fails on.
+    pub on_error: OnError,
+    /// How input is cut into epochs.
+    pub epoch: EpochSpec,
+    /// From the start of one checkpoint to the start of the next.
+    pub checkpoint_interval: Duration,
+    /// Bytes of memory for the values of all stores of a task.
+    pub state_memory: u64,
+    /// The folder of the file, which paths and patterns of sources are relative to.
+    pub base: PathBuf,
+    /// In the order of the file.
+    pub sources: Vec<SourceSpec>,
+    /// Each behind those that it reads; else in the order of the file.
+    pub operators: Vec<OperatorSpec>,
+    /// In the order of the file.
+    pub sinks: Vec<SinkSpec>,
+}
+
+/// How input is cut into epochs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochSpec {
+    /// How long an epoch is open; nothing means that it is cut by records and bytes alone.
+    pub interval: Option<Duration>,
+    /// Most records of one source partition.
+    pub max_records: u64,
+    /// Most bytes of one source partition.
+    pub max_bytes: u64,
+}
+
+/// How much a tag is wanted nearby.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum BiasLevel {
+    /// Nowhere else.
+    Always,
+    /// Rather.
+    Prefer,
+    /// It does not matter.
+    Neutral,
+    /// Rather not.
+    Avoid,
+    /// Not at all.
+    Never,
+}
+
+impl BiasLevel {
+    /// All of them, with their names.
+    pub const NAMED: [(&'static str, Self); 5] = [
+        ("always", Self::Always),
+        ("prefer", Self::Prefer),
+        ("neutral", Self::Neutral),
+        ("avoid", Self::Avoid),
+        ("never", Self::Never),
+    ];
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::NAMED.into_iter().find(|(own, _)| *own == name).map(|(_, level)| level)
+    }
+}
+
+/// A source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SourceSpec {
+    /// Its id.
+    pub id: String,
+    /// What it reads from.
+    pub connector: SourceConnector,
+    /// Where it begins when there is no checkpoint yet.
+    pub start: Start,
+    /// Most records per second.
+    pub rate: Option<u64>,
+}
+
+/// What a source reads from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceConnector {
+    /// Files.
+    File {
+        /// Paths or patterns, as they are written; relative to [`JobSpec::base`].
+        paths: Vec<String>,
+        /// How a record is written.
+        format: Format,
+        /// Whether to go on reading what is appended.
+        follow: bool,
+        /// Longest record, in bytes.
+        max_record_bytes: u64,
+    },
+    /// Made-up records.
+    Generator(GeneratorSpec),
+    /// A topic of an embedded log.
+    Log {
+        /// Its folder; nothing means the job's own log.
+        path: Option<PathBuf>,
+        /// The topic.
+        topic: String,
+        /// How a record is written.
+        format: Format,
+    },
+}
+
+/// What a generator makes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GeneratorSpec {
+    /// How many records over all partitions; nothing means without end.
+    pub count: Option<u64>,
+    /// How many different keys.
+    pub keys: u64,
+    /// Exponent of the Zipf distribution of keys; 0 means that all are alike.
+    pub skew: f64,
+    /// Another seed, other records.
+    pub seed: u64,
+    /// Source partitions.
+    pub partitions: u32,
+}
+
+/// Where a source begins when there is no checkpoint yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With the first record that is kept.
+    #[default]
+    Earliest,
+    /// Behind the last one.
+    Latest,
+}
+
+impl SourceSpec {
+    /// Whether it ends by itself.
+    pub fn is_bounded(&self) -> bool {
+        match &self.connector {
+            SourceConnector::File { follow, .. } => !follow,
+            SourceConnector::Generator(generator) => generator.count.is_some(),
+            SourceConnector::Log { .. } => false,
+        }
+    }
+
+    /// The name of its connector.
+    pub fn uses(&self) -> &'static str {
+        match &self.connector {
+            SourceConnector::File { .. } => "file",
+            SourceConnector::Generator(_) => "generator",
+            SourceConnector::Log { .. } => "log",
+        }
+    }
+}
+
+/// An operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperatorSpec {
+    /// Its id, which its state belongs to.
+    pub id: String,
+    /// Its name in the catalogue.
+    pub uses: String,
+    /// The ids of sources and operators that it reads, in order.
+    pub inputs: Vec<String>,
+    /// The fields that it groups by.
+    pub key: Option<Vec<String>>,
+    /// The keys that the catalogue declares, as far as they are there.
+    pub config: BTreeMap<String, ConfigValue>,
+    /// All keys that are the operator's own, as JSON, for operators that read them by serde.
+    pub raw_config: serde_json::Map<String, serde_json::Value>,
+    /// What is done with a record that it fails on.
+    pub on_error: OnError,
+    /// Its store, where it keeps state.
+    pub store: Option<StoreSpec>,
+}
+
+/// A value of an operator's configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConfigValue {
+    /// A duration.
+    Duration(Duration),
+    /// A size.
+    Bytes(u64),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Float(f64),
+    /// True or false.
+    Bool(bool),
+    /// Text.
+    Text(String),
+    /// An expression.
+    Expression(Expression),
+    /// Named expressions, in the order of the file.
+    Expressions(Vec<(String, Expression)>),
+    /// Named folds, in the order of the file.
+    Aggregations(Vec<(String, Aggregation)>),
+    /// Texts.
+    Texts(Vec<String>),
+    /// Whatever it is.
+    Any(serde_json::Value),
+}
+
+/// The store of an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreSpec {
+    /// Where its changes are kept beyond the local disk.
+    pub changelog: ChangelogKind,
+    /// Whether it may be read from outside.
+    pub query: bool,
+}
+
+/// A sink.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SinkSpec {
+    /// Its id.
+    pub id: String,
+    /// What it writes to.
+    pub connector: SinkConnector,
+    /// The ids of sources and operators that it reads, in order.
+    pub inputs: Vec<String>,
+}
+
+/// What a sink writes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SinkConnector {
+    /// Files.
+    File {
+        /// The folder, or with `single` the file.
+        path: PathBuf,
+        /// Whether it is one file.
+        single: bool,
+        /// How a record is written.
+        format: OutFormat,
+    },
+    /// Standard output.
+    Stdout {
+        /// How a record is written.
+        format: OutFormat,
+    },
+    /// Nothing.
+    Blackhole,
+    /// A topic of an embedded log.
+    Log {
+        /// Its folder; nothing means the job's own log.
+        path: Option<PathBuf>,
+        /// The topic.
+        topic: String,
+        /// Partitions of the topic.
+        partitions: u32,
+        /// How a record is written.
+        format: OutFormat,
+    },
+}
+
+impl SinkSpec {
+    /// The name of its connector.
+    pub fn uses(&self) -> &'static str {
+        match &self.connector {
+            SinkConnector::File { .. } => "file",
+            SinkConnector::Stdout { .. } => "stdout",
+            SinkConnector::Blackhole => "blackhole",
+            SinkConnector::Log { .. } => "log",
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! `[sinks.ID]`.
+
+use thalweg_connectors::OutFormat;
+
+use crate::convert;
+use crate::document::Entry;
+use crate::keys::{self, Key};
+use crate::spec::{SinkConnector, SinkSpec};
+use crate::validate::Checker;
+use crate::validate::section::Section;
+
+impl<'d> Checker<'d> {
+    pub(super) fn sink(&mut self, entry: &'d Entry) -> Option<SinkSpec> {
+        let what = format!("sink {:?}", entry.name);
+        let table = self.member(&what, entry)?;
+        let Some(connector) = self.connector(&what, table, keys::SINK_CONNECTORS) else {
+            self.section_with(&what, &entry.name_at, table, &[keys::SINK], |_, _, _| {});
+            return None;
+        };
+        let mut of: Vec<&'static [Key]> = vec![keys::SINK, connector.keys];
+        if keys::has_format(connector.name) {
+            of.push(keys::FORMAT);
+        }
+        let section = self.section(&what, &entry.name_at, table, &of);
+        let connector = self.sink_connector(connector.name, &section)?;
+        Some(SinkSpec { id: entry.name.clone(), connector, inputs: section.get("inputs", convert::texts)? })
+    }
+
+    fn sink_connector(&self, connector: &str, section: &Section<'d>) -> Option<SinkConnector> {
+        let path = || section.get("path", convert::text).map(|path| self.document.source.base.join(path));
+        match connector {
+            "file" => Some(SinkConnector::File {
+                path: path()?,
+                single: section.or_default("single", convert::bool)?,
+                format: format(section)?,
+            }),
+            "stdout" => Some(SinkConnector::Stdout { format: format(section)? }),
+            "blackhole" => Some(SinkConnector::Blackhole),
+            "log" => Some(SinkConnector::Log {
+                path: path(),
+                topic: section.get("topic", convert::text)?,
+                partitions: section.get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX))).map_or(self.partitions, |count| count as u32),
+                format: format(section)?,
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn format(section: &Section<'_>) -> Option<OutFormat> {
+    Some(match section.or_default("format", convert::text)?.as_str() {
+        "lines" => OutFormat::Lines,
+        "csv" => OutFormat::Csv,
+        "raw" => OutFormat::Raw,
+        _ => OutFormat::Json,
+    })
+}

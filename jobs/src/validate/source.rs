@@ -1,0 +1,130 @@
+//! `[sources.ID]`.
+
+use thalweg_connectors::{CsvOptions, Format};
+
+use crate::convert::{self, StartText};
+use crate::document::{Entry, ItemKind, Table};
+use crate::keys::{self, Connector, Key};
+use crate::spec::{GeneratorSpec, SourceConnector, SourceSpec, Start};
+use crate::suggest::did_you_mean_or_all;
+use crate::diagnostic::Diagnostic;
+use crate::validate::Checker;
+use crate::validate::section::Section;
+
+impl<'d> Checker<'d> {
+    /// The table of an id, or a problem where it is none.
+    pub(super) fn member(&mut self, what: &str, entry: &'d Entry) -> Option<&'d Table> {
+        let well_formed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if entry.name.is_empty() || entry.name.len() > 64 || !entry.name.chars().all(well_formed) {
+            let message = format!("{what}: an id has letters, digits, - and _, at most 64 of them");
+            self.report(Diagnostic::error("id", message).at(&entry.name_at, ""));
+        }
+        match &entry.item.kind {
+            ItemKind::Table(table) => Some(table),
+            _ => {
+                let message = format!("{what} takes a table");
+                self.report(Diagnostic::error("wrong-value", message).at(&entry.item.at, format!("found {}", entry.item.describe())));
+                None
+            }
+        }
+    }
+
+    /// The connector that a table names, where it is one and is available.
+    pub(super) fn connector(&mut self, what: &str, table: &'d Table, all: &'static [Connector]) -> Option<&'static Connector> {
+        let item = &table.get("connector")?.item;
+        let name = item.text()?;
+        let Some(connector) = all.iter().find(|connector| connector.name == name) else {
+            let help = did_you_mean_or_all(name, all.iter().map(|connector| connector.name), "the connectors are");
+            let message = format!("{what}: unknown connector {name:?}");
+            self.report(Diagnostic::error("unknown-connector", message).at(&item.at, "").help(help));
+            return None;
+        };
+        if !connector.ready {
+            let ready: Vec<_> = all.iter().filter(|one| one.ready).map(|one| format!("{:?}", one.name)).collect();
+            self.not_available(&format!("{what}: connector {name:?}"), &item.at, &format!("use {}", ready.join(", ")));
+        }
+        Some(connector)
+    }
+
+    pub(super) fn source(&mut self, entry: &'d Entry) -> Option<SourceSpec> {
+        let what = format!("source {:?}", entry.name);
+        let table = self.member(&what, entry)?;
+        let Some(connector) = self.connector(&what, table, keys::SOURCE_CONNECTORS) else {
+            // Whose keys they are is not known: only those of every source are checked.
+            self.section_with(&what, &entry.name_at, table, &[keys::SOURCE], |_, _, _| {});
+            return None;
+        };
+        let is_csv = table.get("format").is_some_and(|entry| entry.item.text() == Some("csv"));
+        let mut of: Vec<&'static [Key]> = vec![keys::SOURCE, connector.keys];
+        if keys::has_format(connector.name) {
+            of.push(keys::FORMAT);
+        }
+        if is_csv {
+            of.push(keys::CSV);
+        }
+        let section = self.section(&what, &entry.name_at, table, &of);
+        let start = self.start(&what, connector, &section)?;
+        let connector = source_connector(self, connector, &section)?;
+        let rate = section.get("rate", |item| convert::int(item, 1, u64::MAX));
+        Some(SourceSpec { id: entry.name.clone(), connector, start, rate })
+    }
+
+    fn start(&mut self, what: &str, connector: &Connector, section: &Section<'d>) -> Option<Start> {
+        let start = section.or_default("start", convert::start)?;
+        let from_end = matches!(start, StartText::Latest | StartText::At) && connector.name != "log" && connector.ready;
+        if let Some(item) = section.item("start").filter(|_| from_end) {
+            let message = format!("{what}: a {} is read from its start", connector.name);
+            self.report(Diagnostic::error("start", message).at(&item.at, "").help("remove it, or use \"earliest\""));
+            return None;
+        }
+        match start {
+            StartText::Earliest => Some(Start::Earliest),
+            StartText::Latest => Some(Start::Latest),
+            StartText::At => {
+                if let Some(item) = section.item("start") {
+                    self.not_available(&format!("{what}: a time as start"), &item.at, "use \"earliest\" or \"latest\"");
+                }
+                None
+            }
+        }
+    }
+}
+
+fn source_connector(checker: &Checker<'_>, connector: &Connector, section: &Section<'_>) -> Option<SourceConnector> {
+    let int = |name: &str| section.or_default(name, |item| convert::int(item, 0, u64::MAX));
+    match connector.name {
+        "file" => Some(SourceConnector::File {
+            paths: section.get("path", convert::texts)?,
+            format: format(section)?,
+            follow: section.or_default("follow", convert::bool)?,
+            max_record_bytes: section.or_default("max_record_bytes", convert::bytes)?,
+        }),
+        "generator" => Some(SourceConnector::Generator(GeneratorSpec {
+            count: int("count"),
+            keys: int("keys")?,
+            skew: section.or_default("skew", convert::float)?,
+            seed: int("seed")?,
+            partitions: u32::try_from(int("partitions")?).ok()?,
+        })),
+        "log" => Some(SourceConnector::Log {
+            path: section.get("path", convert::text).map(|path| checker.document.source.base.join(path)),
+            topic: section.get("topic", convert::text)?,
+            format: format(section)?,
+        }),
+        _ => None,
+    }
+}
+
+fn format(section: &Section<'_>) -> Option<Format> {
+    Some(match section.or_default("format", convert::text)?.as_str() {
+        "lines" => Format::Lines,
+        "raw" => Format::Raw,
+        "csv" => Format::Csv(CsvOptions {
+            delimiter: section.or_default("delimiter", convert::character)?,
+            quote: section.or_default("quote", convert::character)?,
+            names: section.get("columns", convert::texts),
+            multiline: section.or_default("multiline", convert::bool)?,
+        }),
+        _ => Format::Json,
+    })
+}

@@ -1,0 +1,273 @@
+//! Files of checkpoints on their way into RocksDB, which are also the redo log.
+//!
+//! ```text
+//! pending/e{epoch}-g{generation}-s{store}-w{worker}-p{first partition}.sst    numbers in 20, 20, 5, 10 and 5 digits
+//!         ... .tmp                                                             not finished, never used
+//! ```
+//!
+//! A file holds for each of the worker's partitions the applied row, the changed rows, and marks. It is ingested as a whole,
+//! so the applied row of its first partition tells whether that has happened.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use rocksdb::SstFileWriter;
+use thalweg_core::{Epoch, Error, Generation, Lineage, PartitionId, Result, WorkerIndex, failpoint};
+
+use crate::layout::applied_key;
+use crate::rocks_error::Doing;
+use crate::rows::{RowChange, Rows, mark_key};
+use crate::sealed::SealedPartition;
+use crate::{Applied, Backend, BackendOptions, SealedStore};
+
+/// A synced file of one store, worker and checkpoint, not in RocksDB yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingFile {
+    path: PathBuf,
+    name: Name,
+    bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    epoch: Epoch,
+    generation: Generation,
+    store: usize,
+    worker: WorkerIndex,
+    first: PartitionId,
+}
+
+impl PendingFile {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its checkpoint.
+    pub fn epoch(&self) -> Epoch {
+        self.name.epoch
+    }
+
+    /// Its size.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Name {
+    fn text(self) -> String {
+        let Self { epoch, generation, store, worker, first } = self;
+        format!("e{:020}-g{:020}-s{store:05}-w{:010}-p{:05}.sst", epoch.0, generation.0, worker.0, first.0)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.strip_suffix(".sst")?.split('-');
+        let mut part = |prefix: char| parts.next()?.strip_prefix(prefix);
+        Some(Self {
+            epoch: Epoch(part('e')?.parse().ok()?),
+            generation: Generation(part('g')?.parse().ok()?),
+            store: part('s')?.parse().ok()?,
+            worker: WorkerIndex(part('w')?.parse().ok()?),
+            first: PartitionId(part('p')?.parse().ok()?),
+        })
+    }
+}
+
+impl Backend {
+    /// Writes and syncs the file of a store's checkpoint. Not on a worker's thread: it sorts and writes.
+    ///
+    /// When it returns, the checkpoint may be acknowledged for this store. Nothing where the worker hosts no partition.
+    ///
+    /// Errors: disk.
+    pub fn write_sealed(&self, mut sealed: SealedStore, generation: Generation) -> Result<Option<PendingFile>> {
+        let Some(first) = sealed.partitions.first().map(|sealed| sealed.partition) else { return Ok(None) };
+        let name =
+            Name { epoch: sealed.epoch, generation, store: sealed.store, worker: sealed.worker, first };
+        let applied = |state: &SealedPartition| -> Result<_> {
+            // Nothing was appended for a partition without changes: its changelog ends where it did.
+            let before = || Ok(self.applied(&sealed.name, state.partition)?.map_or(0, |applied| applied.changelog));
+            let row = Applied {
+                job_id: self.job_id(),
+                generation,
+                epoch: sealed.epoch,
+                digest: state.digest,
+                recorded: state.digest,
+                entries: state.entries,
+                changelog: state.changelog.map_or_else(before, Ok)?,
+                shape: self.meta().stores[sealed.store].shape(),
+                end: state.end,
+            };
+            Ok((state.partition, row))
+        };
+        let applied = sealed.partitions.iter().map(applied).collect::<Result<Vec<_>>>()?;
+        sealed.rows.sort();
+        let path = self.pending_dir().join(name.text());
+        let bytes = self.write_file(&path, &[], &applied, &sealed.rows)?;
+        Ok(Some(PendingFile { path, name, bytes }))
+    }
+
+    /// Writes `path` with the applied rows and the rows, both in order, and syncs it. `wiped` partitions lose all rows that
+    /// they had before the file.
+    pub(crate) fn write_file(
+        &self,
+        path: &Path,
+        wiped: &[PartitionId],
+        applied: &[(PartitionId, Applied)],
+        rows: &Rows,
+    ) -> Result<u64> {
+        failpoint::pass("state-sst-write")?;
+        let temporary = path.with_extension("sst.tmp");
+        let doing = || format!("writing {}", temporary.display());
+        let mut writer = SstFileWriter::create(self.file_options());
+        writer.open(&temporary).doing(doing())?;
+        for partition in wiped {
+            let low = applied_key(*partition);
+            writer.delete_range(&low[..], &crate::layout::partition_end(*partition)[..]).doing(doing())?;
+        }
+        fill(&mut writer, applied, rows).doing(doing())?;
+        // Synced by RocksDB before it returns.
+        writer.finish().doing(doing())?;
+        let bytes = writer.file_size();
+        failpoint::pass("state-sst-sync")?;
+        fs::rename(&temporary, path)
+            .and_then(|()| File::open(self.pending_dir())?.sync_all())
+            .map_err(|error| Error::io(doing(), error))?;
+        Ok(bytes)
+    }
+
+    /// Brings the files of one committed checkpoint into RocksDB, rows and applied rows of a store in one piece. Not on a
+    /// worker's thread.
+    ///
+    /// Errors: disk; after one, the process has to be started again, and [`Backend::recover_pending`] repeats it.
+    pub fn apply(&self, mut files: Vec<PendingFile>) -> Result<()> {
+        files.sort_by_key(|file| (file.name.store, file.name));
+        for group in files.chunk_by(|left, right| left.name.store == right.name.store) {
+            let paths = group.iter().map(|file| file.path.clone()).collect();
+            self.ingest(group[0].name.store, paths)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ingest(&self, store: usize, paths: Vec<PathBuf>) -> Result<()> {
+        failpoint::pass("state-ingest")?;
+        let doing = format!("ingesting {}", paths.first().map_or_else(String::new, |path| path.display().to_string()));
+        self.db()
+            .ingest_external_file_cf_opts(self.family(store), &BackendOptions::ingest(), paths)
+            .doing(doing)?;
+        failpoint::pass("state-ingested")
+    }
+
+    /// Removes the files of a checkpoint that was given up.
+    pub fn discard(&self, files: Vec<PendingFile>) -> Result<()> {
+        files.iter().try_for_each(|file| remove(&file.path))
+    }
+
+    /// After a restart: applies the files of committed checkpoints in order, unless that has happened, and removes all others;
+    /// then rewrites the rows of stores whose shape has changed.
+    ///
+    /// Errors: disk; `state-corrupt` where a file of a committed checkpoint is damaged.
+    pub fn recover_pending(&mut self, lineage: &Lineage) -> Result<()> {
+        let dir = self.pending_dir();
+        let listing = fs::read_dir(&dir).map_err(|error| Error::io(format!("reading {}", dir.display()), error))?;
+        let mut found = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(|error| Error::io(format!("reading {}", dir.display()), error))?;
+            match entry.file_name().to_str().and_then(Name::parse) {
+                Some(name) if name.store < self.meta().stores.len() => found.push((name, entry.path())),
+                _ => tracing::warn!(file = %entry.path().display(), "left alone: not a file of a checkpoint"),
+            }
+        }
+        found.sort();
+        for (name, path) in found {
+            let applied = self.applied(self.store_name(name.store), name.first)?;
+            let missing = applied.is_none_or(|applied| applied.epoch < name.epoch);
+            if missing && lineage.contains(name.generation, name.epoch) {
+                tracing::info!(epoch = name.epoch.0, store = self.store_name(name.store), "applying a committed checkpoint");
+                self.ingest(name.store, vec![path.clone()])?;
+            }
+            remove(&path)?;
+        }
+        self.migrate()
+    }
+
+    /// Removes what was being written when the process died.
+    pub(crate) fn clear_temporary(&self) -> Result<()> {
+        let dir = self.pending_dir();
+        let listing = fs::read_dir(&dir).map_err(|error| Error::io(format!("reading {}", dir.display()), error))?;
+        for entry in listing.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".tmp") || name.starts_with("restore-") {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Puts everything in the order of the stored keys: per partition the applied row, the rows, the marks.
+fn fill(
+    writer: &mut SstFileWriter<'_>,
+    applied: &[(PartitionId, Applied)],
+    rows: &Rows,
+) -> Result<(), rocksdb::Error> {
+    let (mut stored, mut mark) = (Vec::new(), Vec::new());
+    let mut applied = applied.iter().peekable();
+    let rows: Vec<_> = rows.iter().collect();
+    for group in rows.chunk_by(|left, right| left.partition() == right.partition()) {
+        let partition = group[0].partition();
+        while let Some((of, row)) = applied.next_if(|(of, _)| *of <= partition) {
+            writer.put(applied_key(*of), row.encode())?;
+        }
+        for row in group {
+            match row.change() {
+                RowChange::Put(_) => writer.put(row.stored_key(), row.stored(&mut stored))?,
+                RowChange::Erase => writer.delete(row.stored_key())?,
+            }
+        }
+        for row in group {
+            let deleted = matches!(row.change(), RowChange::Put(state) if state.is_deleted());
+            if deleted || row.was_deleted() {
+                mark_key(row.stored_key(), &mut mark);
+            }
+            if deleted {
+                writer.put(&mark, row.stored(&mut stored))?;
+            } else if row.was_deleted() {
+                writer.delete(&mark)?;
+            }
+        }
+    }
+    for (of, row) in applied {
+        writer.put(applied_key(*of), row.encode())?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {}", path.display()), error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_survive_and_sort_by_checkpoint() {
+        let name = |epoch, store| Name {
+            epoch: Epoch(epoch),
+            generation: Generation(2),
+            store,
+            worker: WorkerIndex(1),
+            first: PartitionId(65_535),
+        };
+        assert_eq!(Name::parse(&name(9, 3).text()), Some(name(9, 3)));
+        assert!(name(9, 3).text() < name(10, 0).text());
+        assert_eq!(Name::parse("e1-g2.sst"), None);
+        assert_eq!(Name::parse("e1-g2-s3-w4-p5.sst.tmp"), None);
+    }
+}

@@ -1,1 +1,36 @@
-//! thalweg-operators
+//! Operators and the plan that joins them: timely behind our own types.
+//!
+//! A job author implements [`KeyedProcess`] and writes a graph with [`JobBuilder`]; the TOML makes the same [`Plan`].
+
+mod builder;
+mod builtin;
+mod catalogue;
+mod context;
+mod epoch_gate;
+mod expression;
+mod group;
+mod keyed;
+mod node;
+mod plan;
+mod process;
+mod sink;
+mod source;
+mod stateless;
+mod store;
+mod stream;
+
+pub use builder::{JobBuilder, KeyedStream, Stream};
+pub use builtin::fold::SumOf;
+pub use builtin::key::KeyFields;
+pub use catalogue::{Catalogue, ConfigKey, ConfigKind, KeyRule, OperatorInfo};
+pub use context::{Barrier, Barriers, Failure, OperatorStore, SinkBatch, WorkerContext};
+pub use epoch_gate::{Cutting, EpochGate, EpochLimits, NO_TIMER, Recorded, SourceEvent};
+pub use expression::{AggregateFunction, Aggregation, Expression, ExpressionError};
+pub use node::{FlatMapOf, KeyedOf, SinkOf, SourceOf};
+pub use plan::{
+    ChangelogKind, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan, Settings, SinkNode,
+    SourceNode, StoreSettings, StoreShape,
+};
+pub use process::{EpochCtx, KeyedProcess, Output, ProcessError, RecordsOf, State, Timestamp};
+pub use store::{KeyBounds, StoreReader, scan_bounds};
+pub use stream::{AnyStream, TypeTag};

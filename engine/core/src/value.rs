@@ -290,15 +290,14 @@ fn shared_shape<N: AsRef<str>>(names: Vec<N>) -> Arc<Shape> {
 }
 
 /// The binary form: tags in a fixed order; a change needs a new format version of everything that holds values.
-#[derive(Serialize, Deserialize)]
-enum Tagged<'a> {
+#[derive(Deserialize)]
+enum Tagged {
     Null,
     Bool(bool),
     Int(i64),
     Float(f64),
     Time(i64),
-    #[serde(borrow)]
-    Str(std::borrow::Cow<'a, str>),
+    Str(CompactString),
     List(Vec<Value>),
     Row(Vec<(CompactString, Value)>),
 }
@@ -359,13 +358,13 @@ impl<'de> Deserialize<'de> for Value {
         if deserializer.is_human_readable() {
             return deserializer.deserialize_any(JsonVisitor);
         }
-        Ok(match OwnedTagged::deserialize(deserializer)? {
+        Ok(match Tagged::deserialize(deserializer)? {
             Tagged::Null => Value::Null,
             Tagged::Bool(bool) => Value::Bool(bool),
             Tagged::Int(int) => Value::Int(int),
             Tagged::Float(float) => Value::Float(float),
             Tagged::Time(micros) => Value::Time(micros),
-            Tagged::Str(text) => Value::Str(text.as_ref().into()),
+            Tagged::Str(text) => Value::Str(text),
             Tagged::List(list) => Value::List(list.into()),
             Tagged::Row(pairs) => {
                 let (names, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -374,8 +373,6 @@ impl<'de> Deserialize<'de> for Value {
         })
     }
 }
-
-type OwnedTagged = Tagged<'static>;
 
 struct JsonVisitor;
 

@@ -106,9 +106,14 @@ impl Compiler<'_> {
 
     fn select(&mut self, select: &SelectExpr) -> Outcome {
         let field = Field::new(&select.field);
+        if self.is_row(&select.operand) && select.test {
+            // A source that decodes only what is used may refuse a field that is nowhere; asking for it must not.
+            self.fields = None;
+            return Ok(Some(Node::Has(Box::new(Node::Row), field)));
+        }
         if self.is_row(&select.operand) {
             self.uses(&select.field);
-            return Ok(Some(if select.test { Node::Has(Box::new(Node::Row), field) } else { Node::Field(field) }));
+            return Ok(Some(Node::Field(field)));
         }
         let operand = self.node(&select.operand)?;
         Ok(operand.map(Box::new).map(|operand| if select.test { Node::Has(operand, field) } else { Node::Select(operand, field) }))

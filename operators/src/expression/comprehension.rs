@@ -36,14 +36,14 @@ impl Comprehension {
             Value::Row(row) => row.shape().names().iter().map(|name| Value::Str(name.clone())).collect(),
             other => return Err(failure(format!("{other} is {}; all, exists, map and filter take a list or a row", other.kind()))),
         };
-        let start = self.start.evaluate(scope)?.into_owned();
+        let start = self.start.value(scope)?;
         let folded = match &self.step {
             Step::Append(when, item) => self.append(when.as_ref(), item, &elements, start, scope)?,
             Step::Decide(step, decisive) => self.fold(step, Some(*decisive), &elements, start, scope)?,
             Step::Fold(step) => self.fold(step, None, &elements, start, scope)?,
         };
         let accumulator = scope.bind(&folded);
-        Ok(self.result.evaluate(&scope.with(&accumulator))?.into_owned())
+        self.result.value(&scope.with(&accumulator))
     }
 
     fn append(&self, when: Option<&Node>, item: &Node, elements: &[Value], start: Value, scope: &Scope<'_>) -> Result<Value> {
@@ -58,7 +58,7 @@ impl Comprehension {
             let accumulator = inner.bind(&Value::Null);
             let inner = inner.with(&accumulator);
             if when.map_or(Ok(true), |when| when.test(&inner))? {
-                list.push(item.evaluate(&inner)?.into_owned());
+                list.push(item.value(&inner)?);
             }
         }
         Ok(Value::List(list.into()))
@@ -75,7 +75,7 @@ impl Comprehension {
             if !self.goes_on.test(&inner)? {
                 break;
             }
-            match (step.evaluate(&inner).map(Cow::into_owned), decisive) {
+            match (step.value(&inner), decisive) {
                 (Ok(value), _) => accumulated = value,
                 (Err(error), Some(_)) => pending = pending.or(Some(error)),
                 (Err(error), None) => return Err(error),

@@ -126,7 +126,7 @@ impl Expression {
     /// Of kind user, code `expression`: a missing field, operands that do not go together, a number that does not fit.
     pub fn evaluate(&self, row: &Value) -> Result<Value> {
         match &self.inner.form {
-            Form::Native(node) => node.evaluate(&Scope::new(row)).map(|value| value.into_owned()),
+            Form::Native(node) => node.value(&Scope::new(row)),
             Form::Interpreted(interpreted) => interpreted.evaluate(row),
         }
         .map_err(|error| self.named(error))
@@ -145,7 +145,8 @@ impl Expression {
         .map_err(|error| self.named(error))
     }
 
-    /// The fields of the row that the value depends on, or nothing where it may be any (`row` itself, or a computed name).
+    /// The fields of the row that have to be there, or nothing where that cannot be told: with `row` itself, a computed name, or
+    /// `has(field)`. A source may leave out all others.
     pub fn fields(&self) -> Option<BTreeSet<String>> {
         self.inner.fields.clone()
     }

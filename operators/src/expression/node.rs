@@ -149,6 +149,18 @@ impl Node {
         }
     }
 
+    /// The value, owned: as [`Node::evaluate`], without a detour for what is new anyway.
+    #[inline]
+    pub(super) fn value(&self, scope: &Scope<'_>) -> Result<Value> {
+        match self {
+            Node::Compare(..) | Node::Equal(_) | Node::Unequal(_) | Node::And(_) | Node::Or(_) | Node::Not(_) => {
+                self.test(scope).map(Value::Bool)
+            }
+            Node::Arithmetic(operator, of) => pair(of, scope, |left, right| operator.apply(left, right)),
+            other => other.evaluate(scope).map(Cow::into_owned),
+        }
+    }
+
     fn compute<'s>(&'s self, scope: &Scope<'s>) -> Result<Cow<'s, Value>> {
         let owned = match self {
             Node::Constant(_) | Node::Field(_) => return self.evaluate(scope),
@@ -235,7 +247,7 @@ fn decide(left: &Node, right: &Node, decisive: bool, scope: &Scope<'_>) -> Resul
 }
 
 fn all(nodes: &[Node], scope: &Scope<'_>) -> Result<Vec<Value>> {
-    nodes.iter().map(|node| node.evaluate(scope).map(Cow::into_owned)).collect()
+    nodes.iter().map(|node| node.value(scope)).collect()
 }
 
 /// A whole number, also where it is written as a fraction.

@@ -146,7 +146,9 @@ fn fields() {
     for (text, expected) in [
         ("delay > 15 && row.origin == row[\"x y\"]", Some("delay origin x y")),
         ("a.b.c + size(list.map(x, x + y))", Some("a list y")),
-        ("has(z) ? math.abs(q) : 0", Some("q z")),
+        ("true ? math.abs(q) : a.all(v, v > row.z)", Some("a q z")),
+        ("has(a.b)", Some("a")),
+        ("has(z) && z > 1", None),
         ("size(row)", None),
         ("row[origin]", None),
     ] {
@@ -260,7 +262,7 @@ fn compiled_is_as_interpreted() {
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
     let mut random = Random { state: seed, fractions: false };
     let (mut values, mut failures) = (0, 0);
-    for round in 0..30_000 {
+    for round in 0..12_000 {
         random.fractions = round % 2 == 0;
         let text = random.expression(3);
         let Ok(expression) = Expression::compile(&text) else { continue };
@@ -275,21 +277,55 @@ fn compiled_is_as_interpreted() {
             }
         }
     }
-    assert!(values > 3_000 && failures > 3_000, "{values} values, {failures} failures: the expressions are too dull");
+    assert!(values > 1_500 && failures > 1_500, "{values} values, {failures} failures: the expressions are too dull");
+}
+
+/// Whatever is typed, there is an expression or an error with a place in the text; never a panic.
+#[test]
+fn any_text_is_read_or_refused() {
+    const PARTS: [&str; 44] = [
+        "a", "b.c", "1", "2.5", "1u", "\"x\"", "'", "\"", "\"\"\"", "b'y'", "r'\\'", "(", ")", "[", "]", "{", "}", ",", ":", "?", ".", ".?", "+", "-", "*",
+        "/", "%", "==", "=", "<", "&&", "||", "&", "!", " in ", "has(", "has(x)", "size", "all(x, ", "true", "é", "\n", "//", "`z`",
+    ];
+    let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
+    let mut random = Random { state: seed, fractions: false };
+    let mut compiled = 0;
+    for _ in 0..8_000 {
+        let text: String = (0..random.next(9)).map(|_| random.pick(&PARTS)).collect();
+        match Expression::compile(&text) {
+            Ok(expression) => {
+                compiled += 1;
+                let _ = expression.evaluate(&sample());
+            }
+            Err(error) => assert!(text.get(error.range.clone()).is_some(), "SEED={seed} {text:?}: {error:?}"),
+        }
+        let _ = Aggregation::parse(&text);
+    }
+    assert!(compiled > 200, "{compiled}: the texts are too wild");
 }
 
 /// Prints what an evaluation costs: `cargo test --release -p thalweg-operators expression_cost -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
 fn expression_cost() {
-    const ROUNDS: u32 = 5_000_000;
     let row = row(r#"{"time":"2001-01-01T00:01:00Z","delay":33,"distance":2176,"origin":"LAS","destination":"PHL"}"#);
     for text in ["delay > 15", "delay > 15 && origin == \"LAS\"", "delay * 2 + distance", "origin in [\"LAX\", \"SFO\", \"LAS\"]"] {
         let expression = Expression::compile(text).expect(text);
-        let start = Instant::now();
-        for _ in 0..ROUNDS {
-            std::hint::black_box(expression.evaluate(std::hint::black_box(&row)).expect(text));
+        cost(text, || expression.evaluate(&row).expect(text));
+        if text.contains('>') {
+            cost(&format!("{text}, as a condition"), || expression.test(&row).expect(text));
         }
-        println!("{text}: {:?}", start.elapsed() / ROUNDS);
     }
+}
+
+/// The least of many short batches: what else runs on the machine disturbs some of them.
+fn cost<T>(what: &str, run: impl Fn() -> T) {
+    const ROUNDS: u32 = 20_000;
+    let batch = |_| {
+        let start = Instant::now();
+        (0..ROUNDS).for_each(|_| drop(std::hint::black_box(run())));
+        start.elapsed()
+    };
+    let least = (0..200).map(batch).min().expect("there are batches");
+    println!("{what}: {:.1} ns", least.as_nanos() as f64 / f64::from(ROUNDS));
 }

@@ -1,0 +1,313 @@
+//! The thread that drives a task: it ends epochs, makes their bindings durable, releases them, and carries checkpoints between
+//! the coordinator and the workers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant, SystemTime};
+
+use thalweg_connectors::log::Log;
+use thalweg_core::{
+    Binding, CheckpointAck, Command, Epoch, Error, Generation, Histogram, PartitionSpec, Report, Result, Series, Share,
+    SourceKey, SourceState, TaskIndex, failpoint,
+};
+use thalweg_operators::{Barrier, Cutting, EpochGate, NO_TIMER, SourceEvent};
+
+use crate::bindings::BindingsWriter;
+use crate::event::{CheckpointMessage, DriverEvent, Durable, Question, TaskEvent, WorkerMessage, unavailable};
+use crate::merge::merge_replies;
+use crate::minter::{Cut, Facts, Minter};
+use crate::shared::Shared;
+use crate::sinks::SinkMessage;
+
+/// Most bindings in one transaction.
+const GROUP: usize = 64;
+
+/// What the driver keeps about the running generation.
+pub(crate) struct Driver {
+    pub(crate) task: TaskIndex,
+    pub(crate) generation: Generation,
+    pub(crate) fingerprint: u64,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) gate: Arc<EpochGate>,
+    pub(crate) minter: Minter,
+    pub(crate) bindings: BindingsWriter,
+    pub(crate) sources: Arc<[PartitionSpec]>,
+    /// The positions at the last released epoch.
+    pub(crate) positions: BTreeMap<SourceKey, u64>,
+    /// The last epoch whose binding was durable when the task started: it is repeated, not bound again.
+    pub(crate) replay_until: Epoch,
+    pub(crate) next_binding: Epoch,
+    pub(crate) last_minted: i64,
+    pub(crate) shares: BTreeMap<Epoch, Vec<Share>>,
+    pub(crate) checkpoint: CheckpointState,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) sinks: Sender<SinkMessage>,
+    pub(crate) checkpoints: Sender<CheckpointMessage>,
+    pub(crate) tell: Arc<dyn Fn(TaskEvent) + Send + Sync>,
+    pub(crate) started: Instant,
+    pub(crate) drained: bool,
+    pub(crate) epochs_open: Series,
+    pub(crate) latency: Histogram,
+}
+
+/// Where the one checkpoint that may be undecided stands.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum CheckpointState {
+    /// None is open; the last one applied is this.
+    Idle(Epoch),
+    /// Asked for, and nothing new to keep yet.
+    Wanted(Epoch),
+    /// Sealed at an epoch, with what its record says of the sources.
+    Writing(Epoch, Vec<SourceState>, i64, Instant),
+    /// Acknowledged, not decided.
+    Undecided(Epoch, Instant),
+}
+
+impl Driver {
+    /// Runs until the task is stopped or fails.
+    pub(crate) fn run(&mut self, inbox: &Receiver<DriverEvent>) -> Result<()> {
+        loop {
+            let wait = self.turn()?;
+            let first = match wait {
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(wait) => inbox.recv_timeout(wait),
+            };
+            match first {
+                Ok(event) => {
+                    for event in std::iter::once(event).chain(inbox.try_iter()) {
+                        if self.handle(event)? {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+    }
+
+    /// Takes one event; returns whether the task is over.
+    fn handle(&mut self, event: DriverEvent) -> Result<bool> {
+        match event {
+            DriverEvent::Source(SourceEvent::Share(epoch, share)) => self.shares.entry(epoch).or_default().push(share),
+            DriverEvent::Source(SourceEvent::Opened(epoch)) => self.minter.opened(epoch, self.started.elapsed()),
+            DriverEvent::Source(SourceEvent::Full(epoch)) => self.minter.full(epoch),
+            DriverEvent::Source(SourceEvent::Ended(_)) => self.minter.ended(),
+            DriverEvent::Progress => {}
+            DriverEvent::Durable(durable) => self.acknowledge(durable),
+            DriverEvent::Applied(epoch) => self.applied(epoch)?,
+            DriverEvent::Ask(question) => self.ask_all(*question),
+            DriverEvent::Stop => {
+                self.minter.stop();
+                self.gate.stop();
+            }
+            DriverEvent::Failed => return Ok(true),
+            DriverEvent::Command(command) => return self.command(command),
+        }
+        Ok(false)
+    }
+
+    fn command(&mut self, command: Command) -> Result<bool> {
+        match command {
+            Command::Checkpoint { generation } if generation == self.generation => {
+                if let CheckpointState::Idle(last) = self.checkpoint {
+                    self.checkpoint = CheckpointState::Wanted(last);
+                }
+            }
+            Command::Committed { generation, epoch } if generation == self.generation => {
+                let _ = self.checkpoints.send(CheckpointMessage::Committed(epoch));
+            }
+            Command::Abandoned { generation, epoch } if generation == self.generation => self.abandoned(epoch),
+            Command::Stop => return Ok(true),
+            // Of another generation, or of a step that is over: stale.
+            Command::Checkpoint { .. } | Command::Committed { .. } | Command::Abandoned { .. } => {}
+            Command::Fence { .. } | Command::Scan { .. } | Command::Run(_) => {
+                let text = format!("generation {} is running and was told {command:?}", self.generation);
+                return Err(Error::internal("protocol", text));
+            }
+        }
+        Ok(false)
+    }
+
+    /// Does what is due; says how long nothing will be, if anything is.
+    fn turn(&mut self) -> Result<Option<Duration>> {
+        self.bind()?;
+        let processed = self.gate.processed();
+        self.epochs_open.set(self.gate.cut().0.saturating_sub(1).saturating_sub(processed.0) as f64);
+        self.shared.processed(processed);
+        self.begin_checkpoint();
+        let timer = self.gate.earliest_timer();
+        let timer_in = (timer != NO_TIMER).then(|| Duration::from_micros((timer - wall_clock()).max(0) as u64));
+        loop {
+            let facts =
+                Facts { now: self.started.elapsed(), timer_in, processed: self.gate.processed(), highest: self.gate.highest() };
+            // While recorded epochs are repeated nothing is minted.
+            let cut = if self.next_binding <= self.gate.recorded().last() { Cut::Wait } else { self.minter.decide(facts) };
+            match cut {
+                Cut::Before(epoch) => {
+                    failpoint::pass("epoch-cut")?;
+                    self.gate.cut_before(epoch);
+                }
+                Cut::At(due) => return Ok(Some(due.saturating_sub(facts.now).max(Duration::from_micros(100)))),
+                Cut::Wait => {
+                    self.tell_drained(self.gate.recorded_only());
+                    return Ok(None);
+                }
+                Cut::Over => {
+                    self.tell_drained(true);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// Makes the bindings of complete epochs durable, in order, then releases them.
+    fn bind(&mut self) -> Result<()> {
+        loop {
+            let mut batch = Vec::new();
+            while batch.len() < GROUP {
+                let complete = self.shares.get(&self.next_binding).is_some_and(|shares| shares.len() == self.sources.len());
+                if !complete {
+                    break;
+                }
+                let mut shares = self.shares.remove(&self.next_binding).expect("it is complete");
+                shares.sort_by_key(|share| share.of);
+                self.positions.extend(shares.iter().map(|share| (share.of, share.next)));
+                let binding = Binding {
+                    epoch: self.next_binding,
+                    generation: self.generation,
+                    minted_at: self.mint_time(self.next_binding),
+                    shares,
+                };
+                self.next_binding = self.next_binding.next();
+                // A repeated epoch has its binding already: the sources have compared their shares with it.
+                if binding.epoch > self.replay_until {
+                    batch.push(binding);
+                }
+            }
+            if batch.is_empty() {
+                return Ok(());
+            }
+            if failpoint::bug("sink-before-binding") {
+                self.gate.release(&batch);
+                self.bindings.append(&batch)?;
+            } else {
+                self.bindings.append(&batch)?;
+                self.gate.release(&batch);
+            }
+            failpoint::pass("epoch-released")?;
+            let now = wall_clock();
+            batch.iter().for_each(|binding| self.latency.observe((now - binding.minted_at).max(0) as f64 / 1e6));
+        }
+    }
+
+    /// The time of an epoch: recorded, logical where epochs are cut by count (so that any two runs agree), else the wall clock,
+    /// which never goes back.
+    fn mint_time(&mut self, epoch: Epoch) -> i64 {
+        let time = match self.gate.recorded().binding(epoch) {
+            Some(recorded) => recorded.minted_at,
+            None if self.gate.limits().cutting == Cutting::ByCount => epoch.0 as i64 * 1000,
+            None => wall_clock().max(self.last_minted),
+        };
+        self.last_minted = time;
+        time
+    }
+
+    /// Chooses the epoch of a checkpoint that was asked for: the last released one, before anything more is released.
+    fn begin_checkpoint(&mut self) {
+        let CheckpointState::Wanted(last) = self.checkpoint else { return };
+        let epoch = self.gate.released();
+        // In a replay the positions at the last released epoch are known when it is read again.
+        if epoch <= last || self.next_binding <= epoch {
+            return;
+        }
+        let sources = self.positions.iter().map(|(of, next)| SourceState { of: *of, next: *next }).collect();
+        self.checkpoint = CheckpointState::Writing(epoch, sources, self.last_minted, Instant::now());
+        let _ = self.checkpoints.send(CheckpointMessage::Begin(epoch));
+        self.gate.set_checkpoint(epoch);
+        self.shared.look();
+        let _ = self.sinks.send(SinkMessage::Look);
+    }
+
+    fn acknowledge(&mut self, durable: Durable) {
+        let CheckpointState::Writing(epoch, sources, minted_at, since) = self.checkpoint.clone() else {
+            panic!("a checkpoint is durable that is not being written: {:?}", self.checkpoint);
+        };
+        assert_eq!(durable.epoch, epoch, "the checkpoint that is durable is the one that was begun");
+        self.checkpoint = CheckpointState::Undecided(epoch, since);
+        self.shared.changed_keys(durable.changed);
+        (self.tell)(TaskEvent::Report(Report::Acknowledged(Box::new(CheckpointAck {
+            generation: self.generation,
+            task: self.task,
+            epoch,
+            fingerprint: self.fingerprint,
+            minted_at,
+            sources,
+            stores: durable.stores,
+            sinks: durable.sinks,
+            sinks_at: durable.sinks_at,
+        }))));
+    }
+
+    fn applied(&mut self, epoch: Epoch) -> Result<()> {
+        let CheckpointState::Undecided(undecided, since) = self.checkpoint else {
+            return Err(Error::internal("protocol", format!("checkpoint {epoch} was applied in state {:?}", self.checkpoint)));
+        };
+        assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
+        self.checkpoint = CheckpointState::Idle(epoch);
+        self.shared.to_workers(|| WorkerMessage::Applied(epoch));
+        self.bindings.trim(&*self.log, epoch)?;
+        self.shared.checkpointed(epoch, self.generation, since.elapsed(), wall_clock());
+        (self.tell)(TaskEvent::Applied(epoch));
+        Ok(())
+    }
+
+    fn abandoned(&mut self, epoch: Epoch) {
+        let open = match self.checkpoint {
+            CheckpointState::Writing(open, ..) | CheckpointState::Undecided(open, _) => open,
+            CheckpointState::Idle(_) | CheckpointState::Wanted(_) => return,
+        };
+        if open == epoch {
+            self.checkpoint = CheckpointState::Idle(epoch);
+            let _ = self.checkpoints.send(CheckpointMessage::Abandoned(epoch));
+            self.shared.to_workers(|| WorkerMessage::Abandoned(epoch));
+        }
+    }
+
+    /// Says once that everything is processed which will ever come.
+    fn tell_drained(&mut self, over: bool) {
+        let last = Epoch(self.next_binding.0 - 1);
+        let idle = self.gate.processed().min(last) == last && self.gate.released() == last && self.shares.is_empty();
+        let cut = self.gate.recorded_only() || self.gate.cut() == self.next_binding;
+        if over && idle && cut && last >= self.gate.recorded().last() && !self.drained {
+            self.drained = true;
+            (self.tell)(TaskEvent::Drained(last));
+        }
+    }
+
+    /// Puts a question to all workers, to be answered after the last released epoch: nobody can be beyond it yet.
+    fn ask_all(&mut self, question: Question) {
+        let workers = self.shared.workers();
+        let released = self.gate.released();
+        if question.options.min_epoch.is_some_and(|wanted| wanted > released) {
+            return (question.reply)(unavailable("the epoch that was asked for is not bound yet"));
+        }
+        let collect = merge_replies(workers, question.query.clone(), question.reply);
+        self.shared.barriers(|worker| {
+            let collect = collect.clone();
+            Barrier {
+                after: released,
+                store: question.store.clone(),
+                query: question.query.clone(),
+                reply: Box::new(move |answer| collect(worker, answer)),
+            }
+        });
+    }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn wall_clock() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,387 @@
+//! What a task shows while it runs, and the way of questions to those who can answer them.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::Sender;
+use std::thread::Thread;
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use thalweg_core::{
+    At, CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount, Phase,
+    ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, Reply, Series, StoreInfo,
+};
+use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bounds};
+use thalweg_state::KeyRange;
+
+use crate::checkpointer::Committed;
+use crate::driver::wall_clock;
+use crate::event::{DriverEvent, Question, WorkerMessage, unavailable};
+
+/// Checkpoints that are remembered for people.
+const CHECKPOINTS_KEPT: usize = 32;
+/// Questions that wait for one worker, at most: a hostile client must not fill the memory.
+const QUESTIONS_WAITING: usize = 4096;
+
+/// The way to one worker.
+pub(crate) struct WorkerLink {
+    inbox: Sender<WorkerMessage>,
+    thread: Mutex<Option<Thread>>,
+    asked: Arc<AtomicUsize>,
+    pub(crate) barriers: Arc<Barriers>,
+}
+
+impl WorkerLink {
+    pub(crate) fn new(inbox: Sender<WorkerMessage>) -> Self {
+        Self { inbox, thread: Mutex::new(None), asked: Arc::default(), barriers: Arc::default() }
+    }
+
+    /// Which thread to wake.
+    pub(crate) fn attach(&self, thread: Thread) {
+        *self.thread.lock() = Some(thread);
+    }
+
+    fn send(&self, message: WorkerMessage) {
+        // The receiver is gone only when the task is over.
+        let _ = self.inbox.send(message);
+        if let Some(thread) = &*self.thread.lock() {
+            thread.unpark();
+        }
+    }
+}
+
+struct Status {
+    phase: Phase,
+    reason: Option<String>,
+    generation: Generation,
+    checkpoints: VecDeque<CheckpointInfo>,
+    /// The time of the last processed epoch's binding.
+    changed_keys: u64,
+}
+
+/// A store that may be queried.
+struct Queryable {
+    info: StoreInfo,
+    reader: Arc<dyn StoreReader>,
+}
+
+/// See the module's description.
+pub(crate) struct Shared {
+    job: JobName,
+    job_id: JobId,
+    graph: serde_json::Value,
+    partitions: PartitionCount,
+    stores: Vec<Queryable>,
+    status: Mutex<Status>,
+    processed: AtomicU64,
+    progress: AtomicU64,
+    links: RwLock<Arc<[WorkerLink]>>,
+    gate: Mutex<Option<Arc<EpochGate>>>,
+    pub(crate) committed: Committed,
+    driver: Sender<DriverEvent>,
+    records_in: Vec<Series>,
+    records_out: Vec<Series>,
+    checkpoint_seconds: thalweg_core::Histogram,
+    checkpoint_time: Series,
+    state_keys: Series,
+}
+
+/// No bounded input.
+const NO_PROGRESS: u64 = u64::MAX;
+
+impl Shared {
+    pub(crate) fn new(plan: &Plan, job_id: JobId, metrics: &Metrics, driver: Sender<DriverEvent>) -> Self {
+        let job = plan.settings().name.clone();
+        let partitions = plan.settings().partitions;
+        let stores = plan.stores().into_iter().filter_map(|(shape, settings)| {
+            let info = StoreInfo {
+                store: shape.id,
+                key: shape.key,
+                value: shape.value,
+                query: settings.query,
+                partitions: partitions.all().collect(),
+                changelog: format!("{:?}", settings.changelog).to_lowercase(),
+            };
+            shape.reader.map(|reader| Queryable { info, reader })
+        });
+        let labels = [("job", job.as_str())];
+        let series = |kind: &str, name: &'static str, label: &'static str| -> Vec<Series> {
+            let nodes = plan.nodes().filter(|node| node.kind() == kind);
+            nodes.map(|node| metrics.counter(name, "", &[("job", job.as_str()), (label, &node.id)])).collect()
+        };
+        Self {
+            graph: graph(plan),
+            job_id,
+            partitions,
+            stores: stores.collect(),
+            status: Mutex::new(Status {
+                phase: Phase::Restoring,
+                reason: None,
+                generation: Generation(0),
+                checkpoints: VecDeque::new(),
+                changed_keys: 0,
+            }),
+            processed: AtomicU64::new(0),
+            progress: AtomicU64::new(NO_PROGRESS),
+            links: RwLock::new(Arc::new([])),
+            gate: Mutex::new(None),
+            committed: Committed::default(),
+            driver,
+            records_in: series("source", "records_in", "source"),
+            records_out: series("sink", "records_out", "sink"),
+            checkpoint_seconds: metrics.histogram("checkpoint_duration_seconds", "From the start of a checkpoint to its end", &labels),
+            checkpoint_time: metrics.gauge(
+                "checkpoint_last_success_timestamp_seconds",
+                "When the last checkpoint was committed, seconds since 1970",
+                &labels,
+            ),
+            state_keys: metrics.gauge("state_keys", "Keys in all stores at the last checkpoint", &labels),
+            job,
+        }
+    }
+
+    /// A generation runs: who answers, and from where on.
+    pub(crate) fn running(&self, generation: Generation, gate: &Arc<EpochGate>, links: Arc<[WorkerLink]>) {
+        *self.links.write() = links;
+        *self.gate.lock() = Some(gate.clone());
+        self.processed.store(gate.processed().0, Ordering::Release);
+        let mut status = self.status.lock();
+        status.generation = generation;
+        status.phase = if gate.recorded().last() > gate.processed() { Phase::Replaying } else { Phase::Running };
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase, reason: Option<String>) {
+        let mut status = self.status.lock();
+        status.phase = phase;
+        status.reason = reason;
+    }
+
+    pub(crate) fn processed(&self, epoch: Epoch) {
+        if self.processed.swap(epoch.0, Ordering::AcqRel) < epoch.0 {
+            let replayed = self.gate.lock().as_ref().is_some_and(|gate| epoch >= gate.recorded().last());
+            let mut status = self.status.lock();
+            if replayed && status.phase == Phase::Replaying {
+                status.phase = Phase::Running;
+            }
+        }
+    }
+
+    /// How much of bounded input is read, in millionths.
+    pub(crate) fn set_progress(&self, millionths: u64) {
+        self.progress.store(millionths, Ordering::Relaxed);
+    }
+
+    pub(crate) fn changed_keys(&self, changed: u64) {
+        self.status.lock().changed_keys = changed;
+    }
+
+    pub(crate) fn set_state_keys(&self, keys: u64) {
+        self.state_keys.set(keys as f64);
+    }
+
+    pub(crate) fn checkpointed(&self, epoch: Epoch, generation: Generation, took: Duration, now: i64) {
+        self.checkpoint_seconds.observe(took.as_secs_f64());
+        self.checkpoint_time.set(now as f64 / 1e6);
+        let mut status = self.status.lock();
+        status.checkpoints.truncate(CHECKPOINTS_KEPT - 1);
+        let changed_keys = status.changed_keys;
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        status.checkpoints.push_front(CheckpointInfo { epoch, generation, committed_at: now, duration_ms, changed_keys });
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.links.read().len()
+    }
+
+    /// Sends every worker a message.
+    pub(crate) fn to_workers(&self, message: impl Fn() -> WorkerMessage) {
+        self.links.read().iter().for_each(|link| link.send(message()));
+    }
+
+    /// Lets every worker look around.
+    pub(crate) fn look(&self) {
+        self.to_workers(|| WorkerMessage::Look);
+    }
+
+    /// Puts a question before every worker's next epoch.
+    pub(crate) fn barriers(&self, make: impl Fn(usize) -> Barrier) {
+        for (index, link) in self.links.read().iter().enumerate() {
+            link.barriers.push(make(index));
+            link.send(WorkerMessage::Look);
+        }
+    }
+
+    fn store(&self, id: &str) -> Result<&Queryable, QueryError> {
+        let found = self.stores.iter().find(|store| store.info.store == id && store.info.query);
+        found.ok_or_else(|| {
+            let known: Vec<_> = self.stores.iter().map(|store| store.info.store.as_str()).collect();
+            QueryError::NoSuchStore(format!("job {} has no store {id:?}; it has {}", self.job, known.join(", ")))
+        })
+    }
+
+    fn ask_latest(&self, store: &Queryable, query: Query, options: ReadOptions, reply: Reply) {
+        let links = self.links.read().clone();
+        let question = Box::new(Question { store: store.info.store.clone(), query, options, reply });
+        let owner = match &question.query {
+            _ if links.len() == 1 => Some(0),
+            Query::Get { key } => self.only_owner(store, key, links.len()),
+            Query::GetMany { .. } | Query::Scan(_) => None,
+        };
+        let Some(owner) = owner else {
+            if let Err(refused) = self.driver.send(DriverEvent::Ask(question)) {
+                if let DriverEvent::Ask(question) = refused.0 {
+                    (question.reply)(unavailable("the job is stopping"));
+                }
+            }
+            return;
+        };
+        let link = &links[owner];
+        if link.asked.fetch_add(1, Ordering::AcqRel) >= QUESTIONS_WAITING {
+            link.asked.fetch_sub(1, Ordering::AcqRel);
+            return (question.reply)(unavailable("too many questions are waiting for this partition"));
+        }
+        let (asked, inner) = (link.asked.clone(), question.reply);
+        let reply: Reply = Box::new(move |answer| {
+            asked.fetch_sub(1, Ordering::AcqRel);
+            inner(answer);
+        });
+        link.send(WorkerMessage::Ask(Box::new(Question { reply, ..*question })));
+    }
+
+    /// The one worker that hosts every key that the text may mean, if there is one.
+    fn only_owner(&self, store: &Queryable, key: &str, workers: usize) -> Option<usize> {
+        let keys = store.reader.keys(key);
+        let mut owners = keys.iter().map(|(hash, _)| usize::from(hash.partition(self.partitions).0) % workers);
+        let first = owners.next()?;
+        owners.all(|owner| owner == first).then_some(first)
+    }
+
+    fn read_committed(&self, store: &Queryable, query: &Query, options: ReadOptions) -> QueryResult {
+        let committed = self.committed.read().clone();
+        let Some((epoch, view)) = committed else { return unavailable("no checkpoint is committed yet") };
+        if options.min_epoch.is_some_and(|wanted| wanted > epoch) {
+            return unavailable("the epoch that was asked for is not committed yet");
+        }
+        let failed = |error: thalweg_core::Error| QueryError::Failed(error.to_string());
+        let (id, reader) = (store.info.store.as_str(), &*store.reader);
+        let get = |text: &str| -> Result<Entry, QueryError> {
+            let mut absent = None;
+            for (hash, encoded) in reader.keys(text) {
+                let key = reader.show_key(&encoded).map_err(failed)?;
+                let value = view.get(id, hash.partition(self.partitions), &encoded).map_err(failed)?;
+                let value = value.map(|value| reader.show_value(&value)).transpose().map_err(failed)?;
+                let found = value.is_some();
+                let entry = Entry { encoded, key, value };
+                if found {
+                    return Ok(entry);
+                }
+                absent = absent.or(Some(entry));
+            }
+            absent.ok_or_else(|| QueryError::BadKey(format!("{text:?} is no key of store {id:?}")))
+        };
+        let (entries, more) = match query {
+            Query::Get { key } => (vec![get(key)?], false),
+            Query::GetMany { keys } => (keys.iter().map(|key| get(key)).collect::<Result<_, _>>()?, false),
+            Query::Scan(range) => {
+                let (from, to) = scan_bounds(reader, range)?;
+                let mut entries = Vec::new();
+                let partitions: Vec<_> = self.partitions.all().collect();
+                let visit = |key: &[u8], value: &[u8]| {
+                    let (shown, value) = (reader.show_key(key)?, reader.show_value(value)?);
+                    entries.push(Entry { encoded: key.to_vec(), key: shown, value: Some(value) });
+                    Ok(())
+                };
+                let range_of = KeyRange { from, to };
+                let more = view.scan(id, &partitions, &range_of, range.limit, visit).map_err(failed)?;
+                (entries, more)
+            }
+        };
+        let minted_at = self.status.lock().checkpoints.front().map_or(0, |checkpoint| checkpoint.committed_at);
+        Ok(QueryReply { entries, more, epoch, minted_at })
+    }
+
+    /// Whether everything that was read is processed: then the newest state is as fresh as can be.
+    fn caught_up(&self) -> bool {
+        let gate = self.gate.lock();
+        gate.as_ref().is_some_and(|gate| gate.processed().next() >= gate.cut())
+    }
+}
+
+impl JobService for Shared {
+    fn status(&self) -> JobStatus {
+        let status = self.status.lock();
+        let gate = self.gate.lock();
+        let processed = self.processed.load(Ordering::Acquire);
+        let open = gate.as_ref().map_or(0, |gate| gate.cut().0.saturating_sub(1).saturating_sub(processed));
+        let sum = |series: &[Series]| series.iter().map(|series| series.get() as u64).sum();
+        let progress = self.progress.load(Ordering::Relaxed);
+        JobStatus {
+            job: self.job.clone(),
+            job_id: self.job_id,
+            state: status.phase,
+            reason: status.reason.clone(),
+            generation: status.generation,
+            epoch: Epoch(processed),
+            epochs_open: open,
+            checkpoint: status.checkpoints.front().cloned(),
+            records_in: sum(&self.records_in),
+            records_out: sum(&self.records_out),
+            progress: (progress != NO_PROGRESS).then(|| ProgressRatio(progress.min(1_000_000) as u32)),
+            workers: self.links.read().len() as u32,
+        }
+    }
+
+    fn stores(&self) -> Vec<StoreInfo> {
+        self.stores.iter().map(|store| store.info.clone()).collect()
+    }
+
+    fn checkpoints(&self) -> Vec<CheckpointInfo> {
+        self.status.lock().checkpoints.iter().cloned().collect()
+    }
+
+    fn graph(&self) -> serde_json::Value {
+        self.graph.clone()
+    }
+
+    fn ask(&self, store: &str, query: Query, options: ReadOptions, reply: Reply) {
+        let store = match self.store(store) {
+            Ok(store) => store,
+            Err(error) => return reply(Err(error)),
+        };
+        match (options.at, self.status.lock().phase) {
+            (_, Phase::Restoring) => return reply(unavailable("the job is restoring its state")),
+            (_, Phase::Failed | Phase::Stopped) => return reply(unavailable("the job has stopped")),
+            (At::Committed | At::Latest, Phase::Replaying | Phase::Running | Phase::Finished) => {}
+        }
+        let reply = match options.max_staleness {
+            Some(bound) if !self.caught_up() => fresh_only(bound, reply),
+            _ => reply,
+        };
+        match options.at {
+            At::Committed => reply(self.read_committed(store, &query, options)),
+            At::Latest => self.ask_latest(store, query, options, reply),
+        }
+    }
+}
+
+/// Refuses an answer that is older than the bound.
+fn fresh_only(bound: Duration, reply: Reply) -> Reply {
+    Box::new(move |answer: QueryResult| {
+        let bound = i64::try_from(bound.as_micros()).unwrap_or(i64::MAX);
+        let stale = answer.as_ref().is_ok_and(|answer| wall_clock() - answer.minted_at > bound);
+        reply(if stale { unavailable("the newest state is older than max_staleness allows") } else { answer });
+    })
+}
+
+fn graph(plan: &Plan) -> serde_json::Value {
+    let nodes: Vec<_> = plan.nodes().collect();
+    let edges = nodes.iter().flat_map(|node| {
+        let from = node.inputs.iter().map(|input| nodes[*input].id.as_str());
+        from.map(|from| serde_json::json!({"from": from, "to": node.id}))
+    });
+    serde_json::json!({
+        "nodes": nodes.iter().map(|node| serde_json::json!({"id": node.id, "kind": node.kind(), "uses": node.uses})).collect::<Vec<_>>(),
+        "edges": edges.collect::<Vec<_>>(),
+    })
+}

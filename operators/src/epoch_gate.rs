@@ -1,0 +1,295 @@
+//! Where epochs are opened, cut and released: shared by the sources of all workers of a task and by the task's driver.
+//!
+//! ```text
+//!            processed        released          cut
+//!   ──────────────┼────────────────┼───────────────┼──────────▶ epochs
+//!   results are   │ bindings are   │ shares are    │ open: sources
+//!   visible       │ durable        │ being bound   │ read into it
+//! ```
+//!
+//! `processed <= released < cut`, and `cut - processed` is bounded: that is the back-pressure, for timely's queues have no bound.
+//! A source holds its capability for every epoch that is not released. So no frontier passes an epoch before its binding and
+//! those of all before it are durable, and nothing of it can be observed: the rule of the protocol holds by construction.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use thalweg_core::{Binding, Epoch, Share, SourceKey};
+use timely::scheduling::SyncActivator;
+
+/// When a source partition ends its share of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cutting {
+    /// By time, or when one partition has reached a limit: then all partitions end their share together.
+    Together,
+    /// By the number of records of each partition alone, so that any two runs agree; bounded sources only.
+    ByCount,
+}
+
+/// The limits of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochLimits {
+    /// How shares end.
+    pub cutting: Cutting,
+    /// Most records of one source partition in one epoch.
+    pub max_records: u64,
+    /// Most raw bytes of one source partition in one epoch.
+    pub max_bytes: u64,
+    /// Most epochs that are minted and not processed.
+    pub max_open: u64,
+}
+
+/// What sources tell the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceEvent {
+    /// A share is complete.
+    Share(Epoch, Share),
+    /// The first record of this epoch was read.
+    Opened(Epoch),
+    /// A partition has reached a limit.
+    Full(Epoch),
+    /// A bounded partition has no more records after the shares sent so far.
+    Ended(SourceKey),
+}
+
+/// The recorded bindings that are repeated: of (C, B] after a restart, or those of another run.
+pub struct Recorded {
+    first: Epoch,
+    bindings: Vec<Binding>,
+}
+
+impl Recorded {
+    /// Bindings of consecutive epochs, beginning with `first`.
+    pub fn new(first: Epoch, bindings: Vec<Binding>) -> Self {
+        for (index, binding) in bindings.iter().enumerate() {
+            assert_eq!(binding.epoch.0, first.0 + index as u64, "recorded bindings have a gap");
+            assert!(binding.shares.is_sorted_by_key(|share| share.of), "shares of a binding are sorted");
+        }
+        Self { first, bindings }
+    }
+
+    /// The binding of an epoch, where it is recorded.
+    pub fn binding(&self, epoch: Epoch) -> Option<&Binding> {
+        epoch.0.checked_sub(self.first.0).and_then(|index| self.bindings.get(index as usize))
+    }
+
+    /// The share of a partition in an epoch, where it is recorded.
+    pub fn share(&self, epoch: Epoch, of: SourceKey) -> Option<Share> {
+        let binding = self.binding(epoch)?;
+        let index = binding.shares.binary_search_by_key(&of, |share| share.of).ok()?;
+        Some(binding.shares[index])
+    }
+
+    /// The last recorded epoch, or the one before the first where nothing is recorded.
+    pub fn last(&self) -> Epoch {
+        Epoch(self.first.0 + self.bindings.len() as u64 - 1)
+    }
+}
+
+/// See the module's description.
+pub struct EpochGate {
+    limits: EpochLimits,
+    recorded: Recorded,
+    /// Whether the recorded run is the whole run: nothing is minted after it.
+    recorded_only: bool,
+    cut: AtomicU64,
+    released: AtomicU64,
+    highest: AtomicU64,
+    processed: Vec<AtomicU64>,
+    sinks_processed: AtomicU64,
+    stopping: AtomicBool,
+    times: RwLock<VecDeque<(Epoch, i64)>>,
+    timers: Vec<AtomicI64>,
+    next_timer_slot: AtomicUsize,
+    checkpoint: AtomicU64,
+    activators: Mutex<Vec<SyncActivator>>,
+    events: Box<dyn Fn(SourceEvent) + Send + Sync>,
+}
+
+/// Timer slots of a task: one for each keyed operator and worker.
+const TIMER_SLOTS: usize = 4096;
+
+/// No timer is set.
+pub const NO_TIMER: i64 = i64::MAX;
+
+impl EpochGate {
+    /// A gate that stands after `processed` (C), with `recorded` to repeat first.
+    pub fn new(
+        limits: EpochLimits,
+        processed: Epoch,
+        recorded: Recorded,
+        recorded_only: bool,
+        released: Epoch,
+        workers: usize,
+        events: Box<dyn Fn(SourceEvent) + Send + Sync>,
+    ) -> Arc<Self> {
+        let first_new = recorded.last().next();
+        Arc::new(Self {
+            limits,
+            recorded_only,
+            cut: AtomicU64::new(first_new.0),
+            released: AtomicU64::new(released.0),
+            highest: AtomicU64::new(processed.0),
+            processed: (0..workers).map(|_| AtomicU64::new(processed.0)).collect(),
+            sinks_processed: AtomicU64::new(processed.0),
+            stopping: AtomicBool::new(false),
+            times: RwLock::new(recorded.bindings.iter().map(|binding| (binding.epoch, binding.minted_at)).collect()),
+            recorded,
+            timers: (0..TIMER_SLOTS).map(|_| AtomicI64::new(NO_TIMER)).collect(),
+            next_timer_slot: AtomicUsize::new(0),
+            checkpoint: AtomicU64::new(u64::MAX),
+            activators: Mutex::default(),
+            events,
+        })
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> EpochLimits {
+        self.limits
+    }
+
+    /// What is repeated before anything new is minted.
+    pub fn recorded(&self) -> &Recorded {
+        &self.recorded
+    }
+
+    /// Whether nothing is minted after what is recorded.
+    pub fn recorded_only(&self) -> bool {
+        self.recorded_only
+    }
+
+    /// The epoch that is open: shares of earlier ones have to end.
+    #[inline]
+    pub fn cut(&self) -> Epoch {
+        Epoch(self.cut.load(Ordering::Acquire))
+    }
+
+    /// Ends every epoch before `opened`; only the driver calls it. Wakes the sources.
+    pub fn cut_before(&self, opened: Epoch) {
+        self.cut.fetch_max(opened.0, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// The last epoch whose binding, and those of all before it, are durable.
+    #[inline]
+    pub fn released(&self) -> Epoch {
+        Epoch(self.released.load(Ordering::Acquire))
+    }
+
+    /// Announces durable bindings; only the driver calls it, in order. Wakes the sources.
+    pub fn release(&self, bindings: &[Binding]) {
+        let Some(last) = bindings.last() else { return };
+        {
+            let mut times = self.times.write();
+            times.extend(bindings.iter().map(|binding| (binding.epoch, binding.minted_at)));
+            let processed = self.processed();
+            while times.front().is_some_and(|(epoch, _)| *epoch < processed) {
+                times.pop_front();
+            }
+        }
+        self.released.store(last.epoch.0, Ordering::Release);
+        self.wake();
+    }
+
+    /// The wall clock of a released epoch's binding.
+    pub fn time_of(&self, epoch: Epoch) -> i64 {
+        let times = self.times.read();
+        let first = times.front().expect("an epoch that is processed has a binding").0;
+        times[(epoch.0 - first.0) as usize].1
+    }
+
+    /// The highest epoch that any partition reads into, where shares end by count.
+    pub fn highest(&self) -> Epoch {
+        Epoch(self.highest.load(Ordering::Acquire))
+    }
+
+    /// Tells that a partition reads into `epoch`; wakes the others where that is news to them.
+    pub fn reached(&self, epoch: Epoch) {
+        if self.highest.fetch_max(epoch.0, Ordering::AcqRel) < epoch.0 && self.limits.cutting == Cutting::ByCount {
+            self.wake();
+        }
+    }
+
+    /// A worker has processed everything up to `epoch`.
+    pub fn set_processed(&self, worker: usize, epoch: Epoch) {
+        self.processed[worker].store(epoch.0, Ordering::Release);
+    }
+
+    /// The sinks have everything up to `epoch`.
+    pub fn set_sinks_processed(&self, epoch: Epoch) {
+        self.sinks_processed.store(epoch.0, Ordering::Release);
+    }
+
+    /// The last epoch that every worker and every sink has processed.
+    pub fn processed(&self) -> Epoch {
+        let workers = self.processed.iter().map(|epoch| epoch.load(Ordering::Acquire)).min();
+        Epoch(workers.unwrap_or(u64::MAX).min(self.sinks_processed.load(Ordering::Acquire)))
+    }
+
+    /// Whether a source may read into `epoch`: the bound on open epochs.
+    #[inline]
+    pub fn may_open(&self, epoch: Epoch) -> bool {
+        epoch.0 <= self.processed().0 + self.limits.max_open
+    }
+
+    /// No more input is read: the open epoch is the last.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Whether no more input is read.
+    pub fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The epoch after which stores are sealed and sinks synced, once it is chosen; `Epoch(u64::MAX)` before.
+    #[inline]
+    pub fn checkpoint(&self) -> Epoch {
+        Epoch(self.checkpoint.load(Ordering::Acquire))
+    }
+
+    /// Chooses the epoch after which everything is sealed: the last released one, by the driver, before it releases more.
+    /// So nothing is processed beyond it yet, and whoever is about to do that sees the choice first.
+    pub fn set_checkpoint(&self, epoch: Epoch) {
+        self.checkpoint.store(epoch.0, Ordering::Release);
+    }
+
+    /// A place for one operator's earliest timer.
+    pub fn timer_slot(&self) -> usize {
+        let slot = self.next_timer_slot.fetch_add(1, Ordering::Relaxed);
+        assert!(slot < TIMER_SLOTS, "a task has at most {TIMER_SLOTS} operators with timers over all workers");
+        slot
+    }
+
+    /// Sets the earliest timer of an operator, microseconds since 1970.
+    pub fn set_timer(&self, slot: usize, due: i64) {
+        self.timers[slot].store(due, Ordering::Release);
+    }
+
+    /// The earliest timer of all operators.
+    pub fn earliest_timer(&self) -> i64 {
+        let used = self.next_timer_slot.load(Ordering::Relaxed).min(TIMER_SLOTS);
+        self.timers[..used].iter().map(|due| due.load(Ordering::Acquire)).min().unwrap_or(NO_TIMER)
+    }
+
+    /// Registers a source that is woken when an epoch is cut or released.
+    pub fn register(&self, activator: SyncActivator) {
+        self.activators.lock().push(activator);
+    }
+
+    /// Wakes all sources.
+    pub fn wake(&self) {
+        for activator in &*self.activators.lock() {
+            // An error says that the worker has ended: then there is nothing to wake.
+            let _ = activator.activate();
+        }
+    }
+
+    /// Tells the driver.
+    pub fn tell(&self, event: SourceEvent) {
+        (self.events)(event);
+    }
+}

@@ -1,0 +1,200 @@
+//! The nodes that the builder and the TOML put into a plan.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use thalweg_connectors::{RecordSource, Sink};
+use thalweg_core::{Data, PartitionSpec, Result};
+use timely::dataflow::Scope;
+
+use crate::keyed::{KeyedOperator, TIMERS_SUFFIX};
+use crate::plan::{
+    NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape,
+};
+use crate::process::{KeyedProcess, ProcessError};
+use crate::sink::{self, Encode};
+use crate::source::SourceOperator;
+use crate::stateless::{self, Guard};
+use crate::store::TypedReader;
+use crate::stream::{AnyStream, Records, Time, TypeTag};
+
+/// A source of records of one type.
+pub struct SourceOf<T> {
+    /// Where they come from.
+    pub source: Arc<dyn RecordSource<T>>,
+    /// Records per second over all partitions, at most.
+    pub rate: Option<f64>,
+    /// What is done with records that cannot be decoded.
+    pub on_error: OnError,
+}
+
+impl<T: Data> SourceNode for SourceOf<T> {
+    fn output(&self) -> TypeTag {
+        TypeTag::of::<T>()
+    }
+
+    fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>> {
+        self.source.discover(index)
+    }
+
+    fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<AnyStream<'s>> {
+        let operator = SourceOperator {
+            id: node.id.to_owned(),
+            index: node.index,
+            origin: node.origin,
+            source: self.source.clone(),
+            rate: self.rate,
+            on_error: self.on_error,
+        };
+        Ok(AnyStream::new(operator.build(scope, node.worker)?))
+    }
+}
+
+/// All inputs as one stream of `T`.
+fn merged<'s, T: Data>(inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Records<'s, T> {
+    let mut typed: Vec<_> = inputs.into_iter().map(|(stream, map)| (stream.typed::<T>(node.worker), map)).collect();
+    if typed.len() == 1 && typed[0].1.is_identity() {
+        return typed.remove(0).0;
+    }
+    stateless::merge(typed)
+}
+
+/// One record in, any number out.
+pub struct FlatMapOf<A, B, F> {
+    logic: Arc<F>,
+    on_error: OnError,
+    types: PhantomData<fn(A) -> B>,
+}
+
+impl<A: Data, B: Data, F> FlatMapOf<A, B, F>
+where
+    F: Fn(A, &mut Vec<B>) -> Result<(), ProcessError> + Send + Sync + 'static,
+{
+    /// Calls `logic` for each record.
+    pub fn new(logic: F, on_error: OnError) -> Self {
+        Self { logic: Arc::new(logic), on_error, types: PhantomData }
+    }
+}
+
+impl<A: Data, B: Data, F> OperatorNode for FlatMapOf<A, B, F>
+where
+    F: Fn(A, &mut Vec<B>) -> Result<(), ProcessError> + Send + Sync + 'static,
+{
+    fn input(&self) -> TypeTag {
+        TypeTag::of::<A>()
+    }
+    fn output(&self) -> TypeTag {
+        TypeTag::of::<B>()
+    }
+    fn numbering(&self) -> Numbering {
+        Numbering::Kept
+    }
+    fn stores(&self, _: &str) -> Vec<StoreShape> {
+        Vec::new()
+    }
+    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<AnyStream<'s>> {
+        let logic = self.logic.clone();
+        let guard = Guard::new(node.id, self.on_error, node.worker);
+        let stream = merged::<A>(inputs, node);
+        Ok(AnyStream::new(stateless::flat_map(stream, node.id, guard, move |record, out| logic(record, out))))
+    }
+}
+
+/// A keyed process behind a function that takes the key out of a record.
+pub struct KeyedOf<P, A, F> {
+    process: Arc<P>,
+    key: Arc<F>,
+    on_error: OnError,
+    timers: bool,
+    types: PhantomData<fn(A)>,
+}
+
+impl<P: KeyedProcess, A: Data, F> KeyedOf<P, A, F>
+where
+    F: Fn(A) -> Result<(P::Key, P::In), ProcessError> + Send + Sync + 'static,
+{
+    /// Groups records by `key`.
+    pub fn new(process: P, key: F, on_error: OnError) -> Self {
+        Self { process: Arc::new(process), key: Arc::new(key), on_error, timers: P::TIMERS, types: PhantomData }
+    }
+}
+
+impl<P: KeyedProcess, A: Data, F> OperatorNode for KeyedOf<P, A, F>
+where
+    F: Fn(A) -> Result<(P::Key, P::In), ProcessError> + Send + Sync + 'static,
+{
+    fn input(&self) -> TypeTag {
+        TypeTag::of::<A>()
+    }
+    fn output(&self) -> TypeTag {
+        TypeTag::of::<P::Out>()
+    }
+    fn numbering(&self) -> Numbering {
+        Numbering::Own
+    }
+
+    fn stores(&self, id: &str) -> Vec<StoreShape> {
+        let process = self.process.clone();
+        let show: crate::store::Show<P::State> = Arc::new(move |state| process.show(state));
+        let reader = TypedReader::<P::Key, P::State> { show, types: PhantomData };
+        let key = std::any::type_name::<P::Key>();
+        let mut stores = vec![StoreShape {
+            id: id.to_owned(),
+            key: key.to_owned(),
+            value: std::any::type_name::<P::State>().to_owned(),
+            reader: Some(Arc::new(reader)),
+        }];
+        if self.timers {
+            let id = format!("{id}{TIMERS_SUFFIX}");
+            stores.push(StoreShape { id, key: format!("(i64, {key})"), value: "()".to_owned(), reader: None });
+        }
+        stores
+    }
+
+    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<AnyStream<'s>> {
+        let key = self.key.clone();
+        let guard = Guard::new(node.id, self.on_error, node.worker);
+        let name = format!("key of {}", node.id);
+        let keyed = stateless::key_by(merged::<A>(inputs, node), &name, guard, move |record| key(record));
+        let operator = KeyedOperator {
+            id: node.id.to_owned(),
+            origin: node.origin,
+            process: self.process.clone(),
+            on_error: self.on_error,
+            timers: self.timers,
+        };
+        Ok(AnyStream::new(operator.build(keyed, node.worker)?))
+    }
+}
+
+/// A sink of records of one type.
+pub struct SinkOf<T> {
+    sink: Arc<dyn Sink>,
+    encode: Encode<T>,
+}
+
+impl<T: Data> SinkOf<T> {
+    /// Writes records as `encode` gives them.
+    pub fn new(sink: Arc<dyn Sink>, encode: impl Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self { sink, encode: Some(Arc::new(encode)) }
+    }
+
+    /// Counts records and writes nothing.
+    pub fn counting(sink: Arc<dyn Sink>) -> Self {
+        Self { sink, encode: None }
+    }
+}
+
+impl<T: Data> SinkNode for SinkOf<T> {
+    fn input(&self) -> TypeTag {
+        TypeTag::of::<T>()
+    }
+    fn sink(&self) -> Arc<dyn Sink> {
+        self.sink.clone()
+    }
+    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<()> {
+        let stream = merged::<T>(inputs, node);
+        sink::build(stream, node.id, node.index, self.encode.clone(), node.worker, node.probe);
+        Ok(())
+    }
+}

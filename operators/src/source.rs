@@ -1,0 +1,369 @@
+//! The operator that reads the partitions of a source which its worker hosts, and cuts them into shares of epochs.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use thalweg_connectors::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource};
+use thalweg_core::{
+    ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share,
+};
+use timely::dataflow::Scope;
+use timely::dataflow::operators::generic::operator::source;
+
+use crate::context::WorkerContext;
+use crate::epoch_gate::{Cutting, EpochGate, SourceEvent};
+use crate::plan::OnError;
+use crate::stream::{Records, Time};
+
+/// Records read from one partition before the others, and the operators behind, have their turn.
+const BATCH_RECORDS: usize = 2048;
+/// Raw bytes read from one partition in one turn.
+const BATCH_BYTES: usize = 1 << 20;
+/// How soon an idle source looks again; doubles from the first to the second.
+const IDLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
+/// How soon a source that the bound on open epochs holds back looks again, if nothing wakes it before.
+const HELD_BACK_POLL: Duration = Duration::from_millis(1);
+
+/// What a source operator is built from.
+pub(crate) struct SourceOperator<T> {
+    pub(crate) id: String,
+    pub(crate) index: u16,
+    pub(crate) origin: OriginId,
+    pub(crate) source: Arc<dyn RecordSource<T>>,
+    /// Records per second over all partitions.
+    pub(crate) rate: Option<f64>,
+    pub(crate) on_error: OnError,
+}
+
+/// One partition that is read on this worker.
+struct Partition<T> {
+    spec: PartitionSpec,
+    reader: Box<dyn RecordReader<T>>,
+    /// The epoch that its share is open for.
+    epoch: Epoch,
+    /// Records of the share, good and bad.
+    count: u64,
+    /// Raw bytes of the share, as far as positions tell them.
+    started_at: u64,
+    /// The number of the next good record.
+    sequence: u64,
+    ended: bool,
+    idle: bool,
+    pace: Option<Pace>,
+}
+
+/// Keeps a partition to its part of the source's rate.
+struct Pace {
+    per_second: f64,
+    since: Instant,
+    read: u64,
+}
+
+impl Pace {
+    /// How many records may be read now.
+    fn allowance(&self) -> usize {
+        let due = self.since.elapsed().as_secs_f64() * self.per_second;
+        (due - self.read as f64).clamp(0.0, BATCH_RECORDS as f64) as usize
+    }
+}
+
+/// What a turn of one partition came to.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    /// Nothing to do before somebody wakes the operator.
+    Waiting,
+    /// Nothing there for now.
+    Idle,
+    /// The bound on open epochs holds it back.
+    HeldBack,
+    /// Something was read.
+    Read,
+}
+
+impl<T: Data> SourceOperator<T> {
+    /// Builds the operator on this worker.
+    pub(crate) fn build<'s>(self, scope: Scope<'s, Time>, context: &Rc<WorkerContext>) -> Result<Records<'s, T>> {
+        let labels = [("job", context.job.as_str()), ("source", self.id.as_str())];
+        let records_in = context.metrics.counter("records_in", "Records read from a source", &labels);
+        let dropped = context.metrics.counter(
+            "records_dropped",
+            "Records that were not processed",
+            &[("job", context.job.as_str()), ("source", self.id.as_str()), ("reason", "decode")],
+        );
+        let mut reading =
+            Reading { partitions: self.open(context)?, gate: context.gate.clone(), source: self, records_in, dropped };
+        let failure = context.failure.clone();
+        let address: Vec<usize>;
+        let name = format!("source {}", reading.source.id);
+        let worker = scope.worker();
+        let mut path = None;
+        let stream = source(scope, &name, |capability, info| {
+            path = Some(info.address.to_vec());
+            let activator = worker.activator_for(info.address);
+            let mut capability = Some(capability);
+            let mut idle_poll = IDLE_POLL.0;
+            let mut buffer = Vec::new();
+            move |output: &mut timely::dataflow::operators::generic::OutputBuilderSession<'_, Time, _>| {
+                if failure.failed() {
+                    return;
+                }
+                let Some(held) = capability.as_mut() else { return };
+                let mut best = Turn::Waiting;
+                for index in 0..reading.partitions.len() {
+                    let turn = reading.turn(index, &mut buffer, |epoch, records| {
+                        output.session(&held.delayed(&epoch.0)).give_container(records);
+                    });
+                    match turn {
+                        Ok(turn) => best = best.max(turn),
+                        Err(error) => return failure.fail(error),
+                    }
+                }
+                held.downgrade(&reading.frontier().0);
+                match best {
+                    Turn::Read => {
+                        idle_poll = IDLE_POLL.0;
+                        activator.activate();
+                    }
+                    Turn::HeldBack => activator.activate_after(HELD_BACK_POLL),
+                    Turn::Idle => {
+                        activator.activate_after(idle_poll);
+                        idle_poll = (idle_poll * 2).min(IDLE_POLL.1);
+                    }
+                    Turn::Waiting => {}
+                }
+            }
+        });
+        address = path.expect("the constructor ran");
+        context.gate.register(worker.sync_activator_for(address));
+        Ok(stream)
+    }
+
+    fn open(&self, context: &WorkerContext) -> Result<Vec<Partition<T>>> {
+        let own: Vec<_> = context.sources.iter().filter(|spec| spec.of.source == self.index).collect();
+        let first = Epoch(context.gate.processed().0 + 1);
+        let per_partition = self.rate.map(|rate| rate / own.len().max(1) as f64);
+        own.into_iter()
+            .filter(|spec| context.host_of(spec.of.partition) == context.worker.0)
+            .map(|spec| {
+                let from = (context.source_starts)(spec);
+                let reader = self.source.open(spec, from).map_err(|error| error.context(format!("source {:?}", self.id)))?;
+                let pace = per_partition.map(|per_second| Pace { per_second, since: Instant::now(), read: 0 });
+                Ok(Partition {
+                    spec: spec.clone(),
+                    reader,
+                    epoch: first,
+                    count: 0,
+                    started_at: from,
+                    sequence: 0,
+                    ended: false,
+                    idle: false,
+                    pace,
+                })
+            })
+            .collect()
+    }
+}
+
+/// The partitions of one source on one worker.
+struct Reading<T> {
+    partitions: Vec<Partition<T>>,
+    gate: Arc<EpochGate>,
+    source: SourceOperator<T>,
+    records_in: Series,
+    dropped: Series,
+}
+
+impl<T: Data> Reading<T> {
+    /// The first epoch that this operator may still give records of: every binding before it is durable, and every share before
+    /// it has ended.
+    fn frontier(&self) -> Epoch {
+        let released = self.gate.released().next();
+        self.partitions.iter().map(|partition| partition.epoch).fold(released, Epoch::min)
+    }
+
+    /// Ends what has to end, then reads one batch.
+    fn turn(
+        &mut self,
+        index: usize,
+        buffer: &mut Vec<Record<T>>,
+        mut give: impl FnMut(Epoch, &mut Vec<Record<T>>),
+    ) -> Result<Turn> {
+        let mut turn = Turn::Waiting;
+        loop {
+            let partition = &mut self.partitions[index];
+            let recorded = self.gate.recorded().share(partition.epoch, partition.spec.of);
+            if recorded.is_none() && self.must_end(index) {
+                self.end_share(index, None)?;
+                continue;
+            }
+            let partition = &mut self.partitions[index];
+            if let Some(share) = recorded {
+                if !self.gate.may_open(partition.epoch) {
+                    return Ok(turn.max(Turn::HeldBack));
+                }
+                if partition.reader.position() == share.next && partition.count == share.count {
+                    self.end_share(index, Some(share))?;
+                    continue;
+                }
+            } else if self.gate.recorded_only() || self.gate.stopping() || partition.ended {
+                return Ok(turn.max(self.when_ended(index)));
+            } else if !self.gate.may_open(partition.epoch) {
+                return Ok(turn.max(Turn::HeldBack));
+            }
+            if turn == Turn::Read {
+                return Ok(turn);
+            }
+            match self.read(index, recorded, buffer)? {
+                0 if recorded.is_some() && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
+                0 => return Ok(turn.max(if self.partitions[index].ended { self.when_ended(index) } else { Turn::Idle })),
+                _ => {
+                    turn = Turn::Read;
+                    if !buffer.is_empty() {
+                        give(self.partitions[index].epoch, buffer);
+                        buffer.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the driver once that nothing more comes.
+    fn when_ended(&mut self, index: usize) -> Turn {
+        let partition = &mut self.partitions[index];
+        if !partition.idle {
+            partition.idle = true;
+            self.gate.tell(SourceEvent::Ended(partition.spec.of));
+        }
+        Turn::Waiting
+    }
+
+    /// Whether the share that is open has to end.
+    fn must_end(&self, index: usize) -> bool {
+        let partition = &self.partitions[index];
+        match self.gate.limits().cutting {
+            Cutting::Together => partition.epoch < self.gate.cut(),
+            Cutting::ByCount => {
+                let limits = self.gate.limits();
+                let full = partition.count >= limits.max_records;
+                let over = partition.ended || self.gate.stopping();
+                // The last share of a partition that has ended is closed when another one goes beyond it, or at the very end.
+                full || over && (partition.epoch < self.gate.highest() || partition.epoch < self.gate.cut())
+            }
+        }
+    }
+
+    /// Ends the open share: a manifest for the driver, and the next epoch begins.
+    fn end_share(&mut self, index: usize, recorded: Option<Share>) -> Result<()> {
+        let partition = &mut self.partitions[index];
+        let share = Share {
+            of: partition.spec.of,
+            next: partition.reader.position(),
+            count: partition.count,
+            hash: partition.reader.take_hash(),
+        };
+        if let Some(recorded) = recorded.filter(|recorded| *recorded != share) {
+            return Err(Error::external(
+                "source-changed",
+                format!(
+                    "source {:?}, {}: epoch {} held {} records up to position {} when it was first read, and now {} other ones; \
+                     the input before the last checkpoint must not be changed",
+                    self.source.id, partition.spec.name, partition.epoch, recorded.count, recorded.next, share.count
+                ),
+            ));
+        }
+        if !thalweg_core::failpoint::bug("dropped-manifest") || partition.epoch.0 % 7 != 3 {
+            self.gate.tell(SourceEvent::Share(partition.epoch, share));
+        } else {
+            self.gate.tell(SourceEvent::Share(partition.epoch, Share { count: 0, hash: ContentHash::default(), ..share }));
+        }
+        partition.epoch = partition.epoch.next();
+        partition.count = 0;
+        partition.sequence = 0;
+        partition.started_at = partition.reader.position();
+        Ok(())
+    }
+
+    /// Reads one batch into the open share; returns how many records were there, good and bad.
+    fn read(&mut self, index: usize, recorded: Option<Share>, buffer: &mut Vec<Record<T>>) -> Result<u64> {
+        let limits = self.gate.limits();
+        let partition = &mut self.partitions[index];
+        let allowance = partition.pace.as_ref().map_or(BATCH_RECORDS, Pace::allowance);
+        let left = recorded.map_or(limits.max_records, |share| share.count) - partition.count;
+        let limit = ReadLimit {
+            records: BATCH_RECORDS.min(usize::try_from(left).unwrap_or(usize::MAX)).min(allowance),
+            bytes: BATCH_BYTES,
+            until: recorded.map(|share| share.next).or(partition.spec.end),
+        };
+        if limit.records == 0 {
+            return Ok(0);
+        }
+        let (mut values, mut bad) = (Vec::with_capacity(limit.records), Vec::new());
+        let state = partition.reader.read(limit, &mut values, &mut bad)?;
+        let (origin, of) = (self.source.origin, partition.spec.of.partition);
+        buffer.extend(values.into_iter().zip(partition.sequence..).map(|(value, sequence)| Record {
+            provenance: Provenance::new(origin, of, sequence),
+            value,
+        }));
+        partition.sequence += buffer.len() as u64;
+        let read = buffer.len() as u64 + bad.len() as u64;
+        let first = partition.count == 0 && read > 0;
+        partition.count += read;
+        if let Some(pace) = &mut partition.pace {
+            pace.read += read;
+        }
+        let full = partition.count >= limits.max_records
+            || partition.reader.position().saturating_sub(partition.started_at) >= limits.max_bytes;
+        let epoch = partition.epoch;
+        if recorded.is_none() {
+            partition.ended = state == ReadState::End;
+            if first {
+                self.gate.reached(epoch);
+                self.gate.tell(SourceEvent::Opened(epoch));
+            }
+            if full && limits.cutting == Cutting::Together {
+                self.gate.tell(SourceEvent::Full(epoch));
+            }
+        } else if read == 0 && state != ReadState::More && self.partitions[index].reader.position() != limit.until.unwrap_or(0) {
+            return Err(self.lost(index, recorded.map_or(0, |share| share.next)));
+        }
+        self.records_in.add(read);
+        self.refuse(index, bad)?;
+        Ok(read)
+    }
+
+    fn lost(&self, index: usize, wanted: u64) -> Error {
+        let partition = &self.partitions[index];
+        Error::external(
+            "source-lost-data",
+            format!(
+                "source {:?}, {}: the recorded epoch {} goes up to position {wanted}, but nothing more is there after {}",
+                self.source.id,
+                partition.spec.name,
+                partition.epoch,
+                partition.reader.position()
+            ),
+        )
+    }
+
+    /// Does with records that cannot be decoded what the job says.
+    fn refuse(&self, index: usize, bad: Vec<BadRecord>) -> Result<()> {
+        let Some(first) = bad.first() else { return Ok(()) };
+        match self.source.on_error {
+            OnError::Fail => Err(Error::user(
+                "bad-record",
+                format!(
+                    "source {:?}, {}: {}; mend the input, or set on_error = \"drop\" to go on without such records",
+                    self.source.id, self.partitions[index].spec.name, first.why
+                ),
+            )),
+            OnError::Drop => {
+                for record in &bad {
+                    tracing::warn!(source = self.source.id, "record dropped: {}", record.why);
+                }
+                self.dropped.add(bad.len() as u64);
+                Ok(())
+            }
+        }
+    }
+}

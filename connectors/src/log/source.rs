@@ -155,7 +155,7 @@ impl RawReader for LogRawReader {
             bytes += batch.data.len() - start;
             self.position = record.offset + 1;
             batch.records.push(RawRecord { value, key, time: Some(record.time), next: self.position });
-            self.reader.step()?;
+            self.reader.step();
         }
     }
 

@@ -201,7 +201,7 @@ fn each_record(dir: &Path, segment: &Segment, mut visit: impl FnMut(&BatchHeader
             Found::Batch(header) => {
                 while let Some(record) = scan.record()? {
                     visit(&header, record)?;
-                    scan.step()?;
+                    scan.step();
                 }
             }
             Found::Limit => return Ok(()),

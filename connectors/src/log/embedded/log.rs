@@ -164,7 +164,7 @@ impl EmbeddedLog {
             if record.time >= time {
                 return Ok(record.offset);
             }
-            reader.step()?;
+            reader.step();
         }
         Ok(end.max(reader.position()))
     }

@@ -33,6 +33,8 @@ struct Open {
     reached: Option<u64>,
     /// Bytes that may be read; `None` where it must be asked.
     sealed: Option<u64>,
+    /// The batch begins before the wanted offset.
+    skip: bool,
 }
 
 impl EmbeddedReader {
@@ -62,18 +64,15 @@ impl EmbeddedReader {
         if !self.find()? {
             return Ok(None);
         }
-        let open = self.open.as_ref().expect("a record was found in an open segment");
+        let open = self.open.as_mut().expect("a record was found in an open segment");
         open.scan.record()
     }
 
-    /// Moves behind the record that [`EmbeddedReader::peek`] showed.
-    pub(crate) fn step(&mut self) -> Result<()> {
-        let Some(open) = &mut self.open else { return Ok(()) };
-        if let Some(record) = open.scan.record()? {
-            self.wanted = record.offset + 1;
-            self.position = record.offset + 1;
-        }
-        open.scan.step()
+    /// Moves behind the record that [`EmbeddedReader::peek`] just showed.
+    pub(crate) fn step(&mut self) {
+        let open = self.open.as_mut().expect("a record was shown");
+        self.wanted = open.scan.step() + 1;
+        self.position = self.wanted;
     }
 
     /// Stands on a wanted record, or says that there is none.
@@ -83,11 +82,15 @@ impl EmbeddedReader {
                 return Ok(false);
             }
             let open = self.open.as_mut().expect("located");
+            if open.scan.has_record() && !open.skip {
+                return Ok(true);
+            }
             while let Some(record) = open.scan.record()? {
                 if record.offset >= self.wanted {
+                    open.skip = false;
                     return Ok(true);
                 }
-                open.scan.step()?;
+                open.scan.step();
             }
             let Some(limit) = self.limit()? else { return Ok(false) };
             if !self.next_batch(limit)? {
@@ -133,6 +136,7 @@ impl EmbeddedReader {
             return Err(open.scan.damage(format!("a batch begins with offset {}, expected was {reached}", header.base)));
         }
         open.reached = Some(header.end());
+        open.skip = header.base < self.wanted;
         Ok(true)
     }
 
@@ -188,7 +192,7 @@ impl EmbeddedReader {
                 return Ok(false);
             }
             let scan = Scan::new(file, segment_path(&self.dir, base));
-            let mut open = Open { header, scan, reached: Some(base), sealed: None };
+            let mut open = Open { header, scan, reached: Some(base), sealed: None, skip: false };
             let limit = if base == self.end.segment { self.end.length } else { open.scan.length()? };
             seek(&self.dir, &mut open, self.wanted, limit)?;
             self.open = Some(open);
@@ -235,7 +239,7 @@ impl LogReader for EmbeddedReader {
             let owned = record.to_owned_record().map_err(|why| corrupt(&self.dir, offset, why));
             out.push(LogRecord { offset, time, record: owned? });
             any = true;
-            self.step()?;
+            self.step();
             if left == 0 {
                 break;
             }

@@ -35,12 +35,14 @@ pub(super) struct Scan {
     batch: Option<BatchHeader>,
     /// Where the next record of the batch begins, and how many were read.
     next: (usize, u32),
+    /// Where the record that was shown last ends, and its offset.
+    ahead: (usize, u64),
 }
 
 impl Scan {
     /// Begins at the first batch.
     pub(super) fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, at: SEGMENT_HEADER as u64, buffer: Vec::new(), window: 0..0, batch: None, next: (0, 0) }
+        Self { file, path, at: SEGMENT_HEADER as u64, buffer: Vec::new(), window: 0..0, batch: None, next: (0, 0), ahead: (0, 0) }
     }
 
     /// The place of the batch that is next, or of the one that is being read.
@@ -151,27 +153,31 @@ impl Scan {
     }
 
     /// The next record of the present batch, without moving on.
-    pub(super) fn record(&self) -> Result<Option<RecordRef<'_>>> {
-        Ok(self.record_and_end()?.map(|(record, _)| record))
-    }
-
-    fn record_and_end(&self) -> Result<Option<(RecordRef<'_>, usize)>> {
-        let Some(header) = &self.batch else { return Ok(None) };
+    pub(super) fn record(&mut self) -> Result<Option<RecordRef<'_>>> {
+        let Some(header) = self.batch else { return Ok(None) };
         let body = &self.buffer[self.window.start + HEADER..self.window.start + header.size() as usize];
         let (mut at, read) = self.next;
         if read == header.count {
             return if at == body.len() { Ok(None) } else { Err(self.damage("a batch holds more than its records")) };
         }
-        let record = get_record(header, body, &mut at).map_err(|why| self.damage(why))?;
-        Ok(Some((record, at)))
+        match get_record(&header, body, &mut at) {
+            Ok(record) => {
+                self.ahead = (at, record.offset);
+                Ok(Some(record))
+            }
+            Err(why) => Err(self.damage(why)),
+        }
     }
 
-    /// Moves behind the record that [`Scan::record`] showed.
-    pub(super) fn step(&mut self) -> Result<()> {
-        let end = self.record_and_end()?.map(|(_, end)| end);
-        if let Some(end) = end {
-            self.next = (end, self.next.1 + 1);
-        }
-        Ok(())
+    /// Whether the present batch has a record that was not passed.
+    pub(super) fn has_record(&self) -> bool {
+        self.batch.is_some_and(|batch| self.next.1 < batch.count)
+    }
+
+    /// Moves behind the record that the last [`Scan::record`] showed; returns its offset.
+    pub(super) fn step(&mut self) -> u64 {
+        let (end, offset) = self.ahead;
+        self.next = (end, self.next.1 + 1);
+        offset
     }
 }

@@ -6,8 +6,8 @@ use thalweg_core::{ContentHash, PartitionSpec, Result, Value};
 
 use crate::format::Untyped;
 use crate::{
-    BadRecord, Decoder, DecoderOf, Fields, Format, RawBatch, RawReader, RawSource, ReadLimit, ReadState, RecordReader, RecordSource,
-    RunningHash,
+    BadRecord, Decoder, DecoderOf, Fields, Format, RawBatch, RawReader, RawSource, ReadLimit, ReadState, RecordReader,
+    RecordSource, RunningHash,
 };
 
 /// Decodes the records of a raw source.

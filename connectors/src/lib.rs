@@ -1,6 +1,7 @@
 //! Where records come from and go to: the log trait and its homes, one folder per connector, and the formats.
 
 mod blackhole;
+pub mod conformance;
 mod file;
 mod format;
 mod formatted;

@@ -102,7 +102,11 @@ mod tests {
     }
 
     fn context(position: u64) -> SinkContext {
-        SinkContext { job_id: JobId(1), generation: Generation(1), partitions: vec![(PartitionId(0), position), (PartitionId(1), 0)] }
+        SinkContext {
+            job_id: JobId(1),
+            generation: Generation(1),
+            partitions: vec![(PartitionId(0), position), (PartitionId(1), 0)],
+        }
     }
 
     fn batch(text: &str) -> EncodedBatch {

@@ -140,9 +140,15 @@ fn fenced(path: &Path, own: Owner, other: Owner) -> Error {
     } else {
         format!("the job with the id {} has taken it over", other.job)
     };
-    Error::external("fenced", format!("{}: this writer of generation {} may not write to the sink: {who}", path.display(), own.generation))
+    Error::external(
+        "fenced",
+        format!("{}: this writer of generation {} may not write to the sink: {who}", path.display(), own.generation),
+    )
 }
 
 fn damaged(path: &Path) -> Error {
-    Error::external("corrupt-file", format!("{}: the sink's fence is damaged; stop all jobs that write here, remove it, start again", path.display()))
+    Error::external(
+        "corrupt-file",
+        format!("{}: the sink's fence is damaged; stop all jobs that write here, remove it, start again", path.display()),
+    )
 }

@@ -53,7 +53,10 @@ impl Output {
             let Some(value) = &record.value else {
                 return Err(Error::user(
                     "sink-deletion",
-                    format!("{}: a file cannot hold the deletion of a key; use emit = \"changes\", or a sink with keys", self.path.display()),
+                    format!(
+                        "{}: a file cannot hold the deletion of a key; use emit = \"changes\", or a sink with keys",
+                        self.path.display()
+                    ),
                 ));
             };
             self.pending.extend_from_slice(&batch.data[value.clone()]);
@@ -76,7 +79,11 @@ impl Output {
             if now != self.length {
                 return Err(Error::external(
                     "sink-changed",
-                    format!("{}: the file should have {} bytes and has {now}: somebody else writes to it; stop that", self.path.display(), self.length),
+                    format!(
+                        "{}: the file should have {} bytes and has {now}: somebody else writes to it; stop that",
+                        self.path.display(),
+                        self.length
+                    ),
                 ));
             }
             let (first, second) = rest.split_at(rest.len() / 2);

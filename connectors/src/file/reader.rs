@@ -35,7 +35,9 @@ pub(super) struct FileReader {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lead {
     /// A byte order mark, perhaps, and then perhaps a header.
-    Mark { header: bool },
+    Mark {
+        header: bool,
+    },
     Header,
     Done,
 }
@@ -90,7 +92,10 @@ impl FileReader {
             let step = (self.window.bytes().len() as u64).min(from - self.position);
             self.advance(step as usize);
             if self.position < from && !self.fill()? {
-                return Err(changed(&self.name, &format!("its content ends at position {}, and {from} was read of it", self.position)));
+                return Err(changed(
+                    &self.name,
+                    &format!("its content ends at position {}, and {from} was read of it", self.position),
+                ));
             }
         }
         Ok(())

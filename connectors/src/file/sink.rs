@@ -89,7 +89,10 @@ impl FileSink {
 fn length_of(path: &Path) -> Result<u64> {
     match path.metadata() {
         Ok(meta) if meta.is_file() => Ok(meta.len()),
-        Ok(_) => Err(Error::user("not-a-file", format!("{}: the sink wants a file here, and this is none; remove it or choose another path", path.display()))),
+        Ok(_) => Err(Error::user(
+            "not-a-file",
+            format!("{}: the sink wants a file here, and this is none; remove it or choose another path", path.display()),
+        )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(Error::io(format!("{}: looking at the sink's file", path.display()), error)),
     }
@@ -132,6 +135,10 @@ impl Sink for FileSink {
         if self.single {
             starts = BTreeMap::from([(PartitionId(0), starts.into_values().max().unwrap_or(0))]);
         }
+        let mut partitions: Vec<PartitionId> = context.partitions.iter().map(|(partition, _)| *partition).collect();
+        if self.single && partitions.is_empty() {
+            partitions.push(PartitionId(0));
+        }
         let mut outputs = BTreeMap::new();
         for (partition, start) in starts {
             let path = self.file_path(partition);
@@ -139,7 +146,10 @@ impl Sink for FileSink {
             if length < start {
                 return Err(Error::external(
                     "sink-lost-data",
-                    format!("{}: the file has {length} bytes, and the checkpoint stands at {start}: somebody has cut or removed it; put it back", path.display()),
+                    format!(
+                        "{}: the file has {length} bytes, and the checkpoint stands at {start}: somebody has cut or removed it; put it back",
+                        path.display()
+                    ),
                 ));
             }
             outputs.insert(partition, Output::new(path, start, length, &self.header));
@@ -150,7 +160,7 @@ impl Sink for FileSink {
             fence,
             outputs,
             open: OpenFiles::default(),
-            partitions: context.partitions.iter().map(|(partition, _)| *partition).collect(),
+            partitions,
             last: (Epoch::ZERO, None),
             // Files of an earlier run may be there without a durable name.
             folder_dirty: true,
@@ -177,7 +187,10 @@ struct FileWriter {
 impl FileWriter {
     fn usable(&self) -> Result<()> {
         if self.broken {
-            return Err(Error::internal("sink-broken", format!("{}: the sink is used after it has failed", self.folder.display())));
+            return Err(Error::internal(
+                "sink-broken",
+                format!("{}: the sink is used after it has failed", self.folder.display()),
+            ));
         }
         Ok(())
     }
@@ -217,12 +230,18 @@ impl SinkWriter for FileWriter {
         let (last, last_partition) = self.last;
         let later = epoch > last || (epoch == last && (!self.single || Some(partition) > last_partition));
         if !later {
-            return Err(Error::internal("sink-order", format!("{}: epoch {epoch}, partition {partition} after epoch {last}", self.folder.display())));
+            return Err(Error::internal(
+                "sink-order",
+                format!("{}: epoch {epoch}, partition {partition} after epoch {last}", self.folder.display()),
+            ));
         }
         self.last = (epoch, Some(partition));
         let own = if self.single { PartitionId(0) } else { partition };
         let Some(output) = self.outputs.get_mut(&own) else {
-            return Err(Error::internal("sink-partition", format!("{}: partition {partition} is not this writer's", self.folder.display())));
+            return Err(Error::internal(
+                "sink-partition",
+                format!("{}: partition {partition} is not this writer's", self.folder.display()),
+            ));
         };
         output.append(batch)
     }
@@ -230,7 +249,10 @@ impl SinkWriter for FileWriter {
     fn end_epoch(&mut self, epoch: Epoch) -> Result<()> {
         self.usable()?;
         if epoch < self.last.0 {
-            return Err(Error::internal("sink-order", format!("{}: epoch {epoch} ends after epoch {}", self.folder.display(), self.last.0)));
+            return Err(Error::internal(
+                "sink-order",
+                format!("{}: epoch {epoch} ends after epoch {}", self.folder.display(), self.last.0),
+            ));
         }
         self.last = (epoch.max(self.last.0), self.last.1);
         if !self.outputs.values().any(Output::has_pending) {

@@ -147,7 +147,10 @@ impl FileSource {
         let file = open_file(&name, path)?;
         let compression = Compression::of(&name, &file)?;
         if self.follow && compression != Compression::None {
-            return Err(Error::user("follow-compressed", format!("{name}: a compressed file cannot be followed; remove `follow`")));
+            return Err(Error::user(
+                "follow-compressed",
+                format!("{name}: a compressed file cannot be followed; remove `follow`"),
+            ));
         }
         let identity = Identity::of(&name, &file, !self.follow)?;
         let ranges = self.ranges(&name, &file, compression, &identity)?;
@@ -159,6 +162,9 @@ impl FileSource {
 
 impl RawSource for FileSource {
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
+        if self.paths.is_empty() {
+            return Err(Error::user("no-input", "a source of files needs at least one path"));
+        }
         let mut files = BTreeSet::new();
         for pattern in &self.paths {
             files.extend(self.matches(pattern)?);
@@ -170,7 +176,11 @@ impl RawSource for FileSource {
         if partitions.len() > MAX_PARTITIONS {
             return Err(Error::user(
                 "too-many-files",
-                format!("{} partitions in {} files: a source has at most {MAX_PARTITIONS}; join some files", partitions.len(), files.len()),
+                format!(
+                    "{} partitions in {} files: a source has at most {MAX_PARTITIONS}; join some files",
+                    partitions.len(),
+                    files.len()
+                ),
             ));
         }
         for (index, partition) in partitions.iter_mut().enumerate() {
@@ -240,4 +250,59 @@ fn line_end_after(name: &str, file: &File, from: u64, length: u64) -> Result<Opt
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::check_source;
+    use crate::random::Random;
+    use crate::{CsvOptions, Fields, FormattedSource, RecordSource};
+    use thalweg_core::Value;
+
+    fn read(source: &dyn RecordSource<Value>) -> (usize, Vec<String>) {
+        let partitions = source.discover(0).expect("discovers");
+        let limit = crate::ReadLimit { records: usize::MAX, bytes: usize::MAX, until: None };
+        let mut out = Vec::new();
+        for partition in &partitions {
+            source
+                .open(partition, partition.start)
+                .and_then(|mut reader| reader.read(limit, &mut out, &mut Vec::new()))
+                .expect("reads");
+        }
+        (partitions.len(), out.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_large_file_gives_the_same_in_ranges() {
+        let seed = Random::seed_for_tests();
+        let mut random = Random::new(seed);
+        let csv = Format::Csv(CsvOptions { multiline: false, ..CsvOptions::default() });
+        let mut split_files = 0;
+        for round in 0..60 {
+            let lines = 1 + random.below(60);
+            let mut text = "name,number\n".to_owned();
+            for line in 0..lines {
+                let end = ["\n", "\r\n"][random.below(2) as usize];
+                text += &format!("{},{line}{end}", "x".repeat(random.below(30) as usize));
+            }
+            text.truncate(text.len() - random.below(2) as usize * 2);
+            let folder = tempfile::tempdir().expect("a folder");
+            std::fs::write(folder.path().join("large"), &text).expect("a file");
+            let split = 1 + random.below(200);
+            for format in [Format::Lines, csv.clone(), Format::Csv(CsvOptions::default())] {
+                let make = |bytes| {
+                    let raw = FileSource::new(folder.path(), ["large"], &format).split_bytes(bytes);
+                    FormattedSource::values(Box::new(raw), format.clone(), Fields::All)
+                };
+                let ((parts, ranges), (_, whole)) = (read(&make(split)), read(&make(u64::MAX)));
+                assert_eq!(ranges, whole, "seed {seed}, round {round}, split {split}: {text:?}");
+                assert!(parts as u64 <= MAX_RANGES, "{parts} ranges");
+                split_files += usize::from(parts > 1);
+                assert!(parts == 1 || Framing::of(&format).is_lines(), "line ends may be quoted");
+                check_source(|| Box::new(make(split)), seed);
+            }
+        }
+        assert!(split_files > 20, "{split_files} files were split");
+    }
 }

@@ -31,7 +31,9 @@ impl Compression {
         if promised && found == Self::None {
             return Err(Error::external(
                 "corrupt-file",
-                format!("{name}: position 0: its name says that it is compressed, its first bytes say that it is not; replace it, or rename it"),
+                format!(
+                    "{name}: position 0: its name says that it is compressed, its first bytes say that it is not; replace it, or rename it"
+                ),
             ));
         }
         Ok(found)
@@ -48,7 +50,13 @@ pub(super) enum Stream {
 
 impl Stream {
     /// Opens at position 0; `length` bounds the bytes on disk, `end` the position.
-    pub(super) fn open(name: &str, mut file: File, compression: Compression, length: Option<u64>, end: Option<u64>) -> Result<Self> {
+    pub(super) fn open(
+        name: &str,
+        mut file: File,
+        compression: Compression,
+        length: Option<u64>,
+        end: Option<u64>,
+    ) -> Result<Self> {
         if compression == Compression::None {
             return Ok(Stream::Plain { file, offset: 0, end });
         }
@@ -119,6 +127,8 @@ fn corrupt(name: &str, position: u64, error: std::io::Error) -> Error {
 pub(super) fn changed(name: &str, how: &str) -> Error {
     Error::external(
         "file-changed",
-        format!("{name}: the file has changed since the run began: {how}; put the original back, or begin a new run on a new --data folder"),
+        format!(
+            "{name}: the file has changed since the run began: {how}; put the original back, or begin a new run on a new --data folder"
+        ),
     )
 }

@@ -56,7 +56,10 @@ impl CsvDecoder {
             self.quoted(record, &mut values)?
         };
         if columns != self.slots.len() {
-            return Err(format!("{columns} columns, and the header has {}; a cell with a delimiter in it needs quotes", self.slots.len()));
+            return Err(format!(
+                "{columns} columns, and the header has {}; a cell with a delimiter in it needs quotes",
+                self.slots.len()
+            ));
         }
         Ok(Value::Row(Row::new(self.shape.clone(), values)))
     }
@@ -110,9 +113,11 @@ impl Decoder<Value> for CsvDecoder {
         out.reserve(batch.records.len());
         for record in &batch.records {
             let value = batch.value(record);
+            if value.is_empty() {
+                continue;
+            }
             match self.row(value) {
                 Ok(row) => out.push(row),
-                Err(_) if is_blank(value) => {}
                 Err(why) => bad.push(batch.bad(record, why)),
             }
         }
@@ -152,7 +157,10 @@ fn next_cell<'a>(
 
 fn header_names(options: &CsvOptions, header: Option<&[u8]>) -> Result<Vec<String>> {
     let wrong = |why: &str| {
-        Err(Error::user("csv-header", format!("format \"csv\": {why}; give the names of the columns, or a file whose first line has them")))
+        Err(Error::user(
+            "csv-header",
+            format!("format \"csv\": {why}; give the names of the columns, or a file whose first line has them"),
+        ))
     };
     let Some(header) = header.filter(|header| !is_blank(header)) else {
         return wrong("there is no header");
@@ -214,16 +222,21 @@ mod tests {
                 ("1,2,3,4", "bad: 4 columns, and the header has 3..."),
                 (r#"1,"2,3"#, r#"bad: column "b "x"": its quote is never closed"#),
                 ("", ""),
-                ("  ", ""),
+                ("  ", "bad: 1 columns..."),
             ],
         );
+        check("a", &["*"], &[("", ""), (" ", r#"{"a":" "}"#), ("\"\"", r#"{"a":""}"#)]);
     }
 
     #[test]
     fn projected_columns_come_in_the_order_asked_for() {
         check("time,delay,origin", &["origin", "delay"], &[("x,-3,SEA", r#"{"origin":"SEA","delay":-3}"#)]);
         check("time,delay,origin", &[], &[("x,-3,SEA", "{}"), ("x", "bad: 1 columns...")]);
-        check("time,delay,origin", &["orign"], &[("", "missing-column: no column \"orign\"; the columns are time, delay, origin; did you mean \"origin\"?")]);
+        check(
+            "time,delay,origin",
+            &["orign"],
+            &[("", "missing-column: no column \"orign\"; the columns are time, delay, origin; did you mean \"origin\"?")],
+        );
         check("a,a,b", &["a"], &[("", "duplicate-column...")]);
         check("a,a,b", &["b"], &[("1,2,3", r#"{"b":3}"#)]);
         check(" ", &["*"], &[("", "csv-header...")]);

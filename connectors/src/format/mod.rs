@@ -1,7 +1,8 @@
 //! Formats: how the bytes of a record become a value, and how a value becomes bytes.
 //!
 //! A [`Format`] makes one [`Decoder`] per partition; a decoder takes a whole [`RawBatch`] at a time. What it cannot decode goes
-//! to `bad` with a reason; the other records of the batch are not touched by it. Blank lines of `json` and `csv` are no records.
+//! to `bad` with a reason; the other records of the batch are not touched by it. Blank lines of `json` and empty
+//! lines of `csv` are no records.
 
 mod cell;
 mod csv;
@@ -79,7 +80,9 @@ impl Fields {
         match wanted.iter().find(|wanted| *wanted != name) {
             Some(other) => Err(Error::user(
                 "missing-column",
-                format!("format \"{format}\" gives the field \"{name}\" only, and \"{other}\" is used; use \"{name}\", or another format"),
+                format!(
+                    "format \"{format}\" gives the field \"{name}\" only, and \"{other}\" is used; use \"{name}\", or another format"
+                ),
             )),
             None => Ok(!wanted.is_empty()),
         }

@@ -99,7 +99,9 @@ fn text(value: &Value, format: &str, out: &mut Vec<u8>) -> Result<()> {
         Value::List(_) | Value::Row(_) => {
             return Err(Error::user(
                 "encode",
-                format!("format = \"{format}\" takes one text, and the record is {value}; use format = \"json\", or a map to one field"),
+                format!(
+                    "format = \"{format}\" takes one text, and the record is {value}; use format = \"json\", or a map to one field"
+                ),
             ));
         }
         scalar => out.extend_from_slice(shown(scalar).as_bytes()),
@@ -188,7 +190,14 @@ mod tests {
     fn csv_survives_being_read_back() {
         let texts = ["", " ", "007", "1", "x\"y", "a,b", "l1\nl2\r", "2001-01-01T00:01:00Z", "true", "é"];
         let mut values: Vec<Value> = texts.map(Value::from).to_vec();
-        values.extend([Value::Null, Value::Int(-5), Value::Float(2.0), Value::Float(1e300), Value::Bool(false), Value::Time(978_307_260_250_000)]);
+        values.extend([
+            Value::Null,
+            Value::Int(-5),
+            Value::Float(2.0),
+            Value::Float(1e300),
+            Value::Bool(false),
+            Value::Time(978_307_260_250_000),
+        ]);
         let names: Vec<String> = (0..values.len()).map(|index| format!("c {index}\"")).collect();
         let row = Value::Row(Row::new(thalweg_core::Shape::new(names.iter().map(String::as_str)), values));
         let (mut header, mut out) = (Vec::new(), Vec::new());

@@ -63,7 +63,11 @@ impl<T> TypedValues<T> {
 
 impl<T: DeserializeOwned + 'static> DecoderOf<T> for TypedValues<T> {
     fn decoder(&self, header: Option<&[u8]>) -> Result<Box<dyn Decoder<T>>> {
-        Ok(Box::new(ThroughValues { inner: self.format.decoder(header, &Fields::All)?, values: Vec::new(), one: RawBatch::default() }))
+        Ok(Box::new(ThroughValues {
+            inner: self.format.decoder(header, &Fields::All)?,
+            values: Vec::new(),
+            one: RawBatch::default(),
+        }))
     }
 }
 

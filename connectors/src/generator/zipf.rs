@@ -1,25 +1,12 @@
 //! Keys by Zipf's law.
 
-use std::sync::Arc;
-
 use crate::random::Random;
 
-/// Up to so many keys the law is a table of 8 bytes per key, which costs one look into memory per sample; beyond it is computed.
-pub(super) const TABLE_KEYS: u64 = 1 << 20;
-
 /// Samples `0..keys`, `k` as often as `1 / (k + 1)^skew`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Zipf {
     Uniform { keys: u64 },
-    Alias { table: Arc<[Slot]> },
-    Inversion(Inversion),
-}
-
-/// A slot of an alias table (Walker 1977, Vose 1991): its own key below the threshold, else another.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Slot {
-    threshold: u32,
-    alias: u32,
+    Skewed(Inversion),
 }
 
 impl Zipf {
@@ -27,46 +14,16 @@ impl Zipf {
     pub(super) const MAX_SKEW: f64 = 10.0;
 
     pub(super) fn new(keys: u64, skew: f64) -> Self {
-        if skew == 0.0 {
-            Zipf::Uniform { keys }
-        } else if keys <= TABLE_KEYS {
-            Zipf::Alias { table: alias_table(keys, skew) }
-        } else {
-            Zipf::Inversion(Inversion::new(keys, skew))
-        }
+        if skew == 0.0 { Zipf::Uniform { keys } } else { Zipf::Skewed(Inversion::new(keys, skew)) }
     }
 
     #[inline]
     pub(super) fn sample(&self, random: &mut Random) -> u64 {
         match self {
             Zipf::Uniform { keys } => random.below(*keys),
-            Zipf::Alias { table } => {
-                let draw = random.next();
-                // The high half chooses the slot, the low half one of its two keys.
-                let index = ((draw >> 32) * table.len() as u64) >> 32;
-                let slot = table[index as usize];
-                if (draw as u32) < slot.threshold { index } else { u64::from(slot.alias) }
-            }
-            Zipf::Inversion(inversion) => inversion.sample(random),
+            Zipf::Skewed(inversion) => inversion.sample(random),
         }
     }
-}
-
-fn alias_table(keys: u64, skew: f64) -> Arc<[Slot]> {
-    let weights: Vec<f64> = (1..=keys).map(|rank| (rank as f64).powf(-skew)).collect();
-    let scale = keys as f64 / weights.iter().sum::<f64>();
-    let mut shares: Vec<f64> = weights.iter().map(|weight| weight * scale).collect();
-    let mut table: Vec<Slot> = (0..keys).map(|key| Slot { threshold: u32::MAX, alias: key as u32 }).collect();
-    let (mut small, mut large): (Vec<usize>, Vec<usize>) = (0..shares.len()).partition(|key| shares[*key] < 1.0);
-    while let (Some(poor), Some(rich)) = (small.pop(), large.last().copied()) {
-        table[poor] = Slot { threshold: (shares[poor] * 4_294_967_296.0) as u32, alias: rich as u32 };
-        shares[rich] -= 1.0 - shares[poor];
-        if shares[rich] < 1.0 {
-            large.pop();
-            small.push(rich);
-        }
-    }
-    table.into()
 }
 
 /// Rejection-inversion (Hörmann and Derflinger 1996): inverts the integral of the density, and rejects the few samples for which

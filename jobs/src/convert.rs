@@ -160,7 +160,10 @@ pub(crate) fn check(kind: Kind, item: &Item) -> Fit<()> {
         },
         Kind::Choice(choices) => choice(item, choices).map(drop),
         Kind::Int(least, most) => int(item, least, most).map(drop),
-        Kind::Float => float(item).map(drop),
+        Kind::Float(least, most) => match float(item) {
+            Ok(float) if (least..=most).contains(&float) => Ok(()),
+            _ => takes(format!("a number from {least} to {most}")),
+        },
         Kind::Bool => bool(item).map(drop),
         Kind::Duration => duration(item).map(drop),
         Kind::DurationOrNone => duration_or_none(item).map(drop),

@@ -6,6 +6,7 @@ use serde::Serialize;
 use thalweg_core::{format_bytes, format_duration};
 use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 
+use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
 use crate::spec::{ConfigValue, JobSpec, OperatorSpec, SinkConnector, SourceConnector, SourceSpec};
 
@@ -115,6 +116,13 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     };
     node.output = output;
     node.partitioning = partitioning;
+    if let Demand::Fields(fields) = job.demand(&source.id) {
+        let fields: Vec<_> = fields.into_iter().collect();
+        node.costs.push(match &*fields {
+            [] => "no field is used".to_owned(),
+            fields => format!("only these fields are used: {}", fields.join(", ")),
+        });
+    }
     if let Some(rate) = source.rate {
         node.costs.push(format!("at most {rate} records/s"));
     }

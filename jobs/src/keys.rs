@@ -40,7 +40,8 @@ pub(crate) enum Kind {
     Choice(&'static [Choice]),
     /// Between two bounds, both included.
     Int(u64, u64),
-    Float,
+    /// Between two bounds, both included.
+    Float(f64, f64),
     Bool,
     Duration,
     /// A duration, or `"none"`.
@@ -214,7 +215,7 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
         keys: &[
             key("count", Kind::Int(1, MANY), "How many records; absent: without end"),
             key("keys", Kind::Int(1, MANY), "How many different keys").default("1000"),
-            key("skew", Kind::Float, "Exponent of the Zipf distribution of keys; 0: all alike").default("0.0"),
+            key("skew", Kind::Float(0.0, 10.0), "Exponent of the Zipf distribution of keys; 0: all alike").default("0.0"),
             key("seed", Kind::Int(0, i64::MAX as u64), "Another seed, other records").default("0"),
             key("partitions", Kind::Int(1, 1024), "Source partitions").default("1"),
         ],

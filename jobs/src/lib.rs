@@ -5,6 +5,7 @@
 //! fill in, or [`Diagnostics`], with every problem at once. None of them looks at anything but the text: they work offline.
 
 mod convert;
+mod demand;
 mod diagnostic;
 mod document;
 mod explain;
@@ -15,6 +16,7 @@ mod spec;
 mod suggest;
 mod validate;
 
+pub use demand::Demand;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{Document, apply_environment, parse};
 pub use explain::{ExplainedNode, Explanation, explain};

@@ -42,7 +42,7 @@ fn kind(kind: Kind, catalogue: &Catalogue) -> Value {
         Kind::JobName => json!({ "type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,62}$" }),
         Kind::Choice(choices) => json!({ "enum": choices.iter().map(|choice| choice.value).collect::<Vec<_>>() }),
         Kind::Int(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
-        Kind::Float => json!({ "type": "number" }),
+        Kind::Float(least, most) => json!({ "type": "number", "minimum": least, "maximum": most }),
         Kind::Bool => json!({ "type": "boolean" }),
         Kind::Duration => duration(),
         Kind::DurationOrNone => json!({ "anyOf": [{ "const": "none" }, duration()] }),

@@ -136,7 +136,7 @@ pub struct GeneratorSpec {
     /// Another seed, other records.
     pub seed: u64,
     /// Source partitions.
-    pub partitions: u32,
+    pub partitions: u16,
 }
 
 /// Where a source begins when there is no checkpoint yet.

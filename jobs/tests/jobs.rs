@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use thalweg_connectors::{CsvOptions, Format, OutFormat};
 use thalweg_jobs::{
-    Catalogue, Checked, ConfigValue, Diagnostics, Severity, SinkConnector, SourceConnector, apply_environment, explain, graph, parse,
+    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, apply_environment, explain, graph, parse,
     schema, validate,
 };
 use thalweg_operators::{ConfigKey, ConfigKind, OnError, OperatorInfo};
@@ -198,6 +198,61 @@ fn warnings_do_not_stop_a_job() {
     let warnings = check(&text, &[]).expect("is valid").warnings;
     let found: Vec<_> = warnings.iter().map(|warning| (warning.severity, warning.code)).collect();
     assert_eq!(found, [(Severity::Warning, "unread")], "{warnings}");
+}
+
+#[test]
+fn demands() {
+    let source = |name: &str| format!("[sources.{name}]\nconnector = \"generator\"\n");
+    let operator = |id: &str, rest: &str| format!("[operators.{id}]\nuses = {rest}\n");
+    let head = "version = 1\n[job]\nname = \"demand\"\n".to_owned() + &source("s");
+    let sink = "[sinks.out]\nconnector = \"stdout\"\ninputs = [\"last\"]\n";
+    for (operators, expected) in [
+        (operator("last", "\"count\"\ninputs = [\"s\"]\nkey = [\"a\", \"b\"]\nwhere = \"c.d > 1\""), Some("a b c")),
+        (operator("last", "\"filter\"\ninputs = [\"s\"]\nwhere = \"c > 1\""), None),
+        (operator("last", "\"map\"\ninputs = [\"s\"]\nfields = { x = \"has(c)\" }"), None),
+        (operator("last", "\"words\"\ninputs = [\"s\"]"), Some("line")),
+        (operator("last", "\"reduce\"\ninputs = [\"s\"]\nkey = \"k\"\nof = \"v\"\nwith = \"acc + value\""), Some("k v")),
+        (
+            operator("f", "\"filter\"\ninputs = [\"s\"]\nwhere = \"c > 1\"")
+                + &operator("last", "\"aggregate\"\ninputs = [\"f\"]\nkey = \"k\"\naggregates = { m = \"mean(d)\", n = \"count()\" }"),
+            Some("c d k"),
+        ),
+    ] {
+        let job = check(&format!("{head}{operators}{sink}"), &[]).expect(&operators).job;
+        let expected = expected.map_or(Demand::All, |fields| Demand::Fields(fields.split(' ').map(str::to_owned).collect()));
+        assert_eq!(job.demand("s"), expected, "{operators}");
+    }
+}
+
+/// Files with pieces taken out, doubled or swapped: an answer for each, never a panic.
+#[test]
+fn any_text_is_read_or_refused() {
+    let mut state: u64 = 7;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let (mut invalid, mut total) = (0, 0);
+    for text in [CONTRACT.to_owned(), small(), job_file("flights.toml").0] {
+        let pieces: Vec<&str> = text.split_inclusive([' ', '\n', '"', '=', '[', ']']).collect();
+        for _ in 0..1_000 {
+            let mut changed = pieces.clone();
+            for _ in 0..=random(3) {
+                let (at, from) = (random(changed.len()), random(pieces.len()));
+                match random(3) {
+                    0 => drop(changed.remove(at)),
+                    1 => changed.insert(at, pieces[from]),
+                    _ => changed[at] = pieces[from],
+                }
+            }
+            total += 1;
+            if let Err(problems) = check(&changed.concat(), &[]) {
+                invalid += 1;
+                assert!(!problems.render(true).is_empty() && !problems.to_json_lines().is_empty());
+            }
+        }
+    }
+    assert!(invalid * 2 > total, "{invalid} of {total}");
 }
 
 #[test]

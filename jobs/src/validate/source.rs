@@ -63,10 +63,21 @@ impl<'d> Checker<'d> {
             of.push(keys::CSV);
         }
         let section = self.section(&what, &entry.name_at, table, &of);
+        self.check_csv(&what, &section);
         let start = self.start(&what, connector, &section)?;
         let connector = source_connector(self, connector, &section)?;
         let rate = section.get("rate", |item| convert::int(item, 1, u64::MAX));
         Some(SourceSpec { id: entry.name.clone(), connector, start, rate })
+    }
+
+    fn check_csv(&mut self, what: &str, section: &Section<'d>) {
+        let character = |name: &str| section.or_default(name, convert::character);
+        let (Some(delimiter), Some(quote)) = (character("delimiter"), character("quote")) else { return };
+        let at = section.item("delimiter").or_else(|| section.item("quote"));
+        if let Some(item) = at.filter(|_| delimiter == quote || [delimiter, quote].iter().any(|byte| matches!(byte, b'\n' | b'\r'))) {
+            let message = format!("{what}: delimiter and quote are two different characters, and no line ends");
+            self.report(Diagnostic::error("csv", message).at(&item.at, ""));
+        }
     }
 
     fn start(&mut self, what: &str, connector: &Connector, section: &Section<'d>) -> Option<Start> {
@@ -104,7 +115,7 @@ fn source_connector(checker: &Checker<'_>, connector: &Connector, section: &Sect
             keys: int("keys")?,
             skew: section.or_default("skew", convert::float)?,
             seed: int("seed")?,
-            partitions: u32::try_from(int("partitions")?).ok()?,
+            partitions: u16::try_from(int("partitions")?).ok()?,
         })),
         "log" => Some(SourceConnector::Log {
             path: section.get("path", convert::text).map(|path| checker.document.source.base.join(path)),

@@ -1,0 +1,60 @@
+//! The command line: the same verbs in `thalweg` and in every job binary.
+//!
+//! Results go to standard output, everything else to standard error. The verbs that need the operators of a job crate are
+//! done by a [`Program`]; the others ask a running job over HTTP or read files.
+
+mod arguments;
+mod client;
+mod exit;
+mod job_file;
+mod json_text;
+mod log;
+mod program;
+mod query;
+mod screen;
+mod table;
+
+use std::ffi::OsString;
+
+use clap::Parser;
+
+pub use arguments::{HttpAddress, RunArguments};
+pub use exit::{Exit, Failure};
+pub use program::Program;
+pub use screen::Screen;
+
+use arguments::{Cli, Verb};
+
+/// Does what the arguments of this process say.
+pub fn main_with(program: &dyn Program) -> Exit {
+    main_with_arguments(program, std::env::args_os())
+}
+
+/// Does what these arguments say; the first one is the name of the binary.
+pub fn main_with_arguments(program: &dyn Program, arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come as errors too, and belong on standard output. Where that is closed nobody wants them.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let screen = Screen::new(cli.no_color, cli.quiet, cli.verbose);
+    let done = match &cli.verb {
+        Verb::Run(arguments) => job_file::run(program, arguments, &screen),
+        Verb::Validate(arguments) => job_file::validate(program, arguments, &screen),
+        Verb::Graph(arguments) => job_file::graph(program, arguments, &screen),
+        Verb::Explain(arguments) => job_file::explain(program, arguments, &screen),
+        Verb::Schema => job_file::schema(program, &screen),
+        Verb::Query(arguments) => query::query(arguments, &screen),
+        Verb::Log(arguments) => log::log(arguments, &screen),
+    };
+    match done {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            screen.report(&failure);
+            failure.exit()
+        }
+    }
+}

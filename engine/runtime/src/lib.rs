@@ -1,1 +1,26 @@
-//! thalweg-runtime
+//! The data plane of a task: a plan on timely's workers, its epochs, checkpoints, recovery, and queries on its state.
+//!
+//! ```text
+//!            commands                 ┌────────────────────────── task ──────────────────────────┐
+//!  coordinator ─────▶ driver ─ cut, release ─▶ gate ─▶ workers (timely) ─ encoded epochs ─▶ sinks │
+//!            ◀─────     ▲  ▲                            │                                    │     │
+//!            reports    │  └─ shares of epochs ─────────┤ sealed rows                       │ ends│
+//!                       └──── durable ──────── checkpointer ◀──────────────────────────────┘     │
+//!                                     └──────────────────────────────────────────────────────────┘
+//! ```
+
+mod bindings;
+mod checkpointer;
+mod driver;
+mod event;
+mod merge;
+mod minter;
+mod restore;
+mod shared;
+mod sinks;
+mod task;
+mod worker;
+
+pub use bindings::decode as decode_binding;
+pub use event::TaskEvent;
+pub use task::{Task, TaskConfig, checkpoint_zero};

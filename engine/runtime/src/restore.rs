@@ -1,0 +1,133 @@
+//! Brings the local state to checkpoint C: from local disk where it is at C, else from the changelog; never a wrong answer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use thalweg_connectors::log::Log;
+use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState};
+use thalweg_operators::{ChangelogKind, Plan};
+use thalweg_state::changelog::{Fold, RowState};
+use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
+
+use crate::checkpointer::changelog_topic;
+
+/// Bytes read from a changelog at once.
+const READ_BYTES: usize = 4 << 20;
+
+/// Opens the state folder and brings every store to C.
+///
+/// Errors: `state-of-another-job` and the other refusals of [`Backend::open`]; `state-lost` where neither the disk nor a
+/// changelog has C; `state-ahead` where the disk is beyond C; `state-digest` where what was restored is not what C says.
+pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dyn Log) -> Result<Arc<Backend>> {
+    let specs: Vec<_> = plan
+        .stores()
+        .into_iter()
+        .map(|(shape, settings)| StoreSpec {
+            name: shape.id,
+            key_shape: shape.key,
+            value_shape: shape.value,
+            changelog: settings.changelog == ChangelogKind::Log,
+            migrate: None,
+        })
+        .collect();
+    let names: Vec<(String, bool)> = specs.iter().map(|spec| (spec.name.clone(), spec.changelog)).collect();
+    let backend = Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, &specs, BackendOptions::default())?;
+    backend.recover_pending(&recovery.lineage)?;
+    let Some(checkpoint) = &recovery.checkpoint else {
+        return refuse_leftovers(&backend, &names, recovery).map(|()| Arc::new(backend));
+    };
+    for state in &checkpoint.stores {
+        let Some((name, changelog)) = names.iter().find(|(name, _)| *name == state.store) else { continue };
+        let applied = backend.applied(name, state.partition)?;
+        match compare(applied, state, checkpoint.epoch)? {
+            Local::AtC => {}
+            Local::Behind | Local::Missing if *changelog => {
+                from_changelog(&backend, state, recovery, (checkpoint.generation, checkpoint.epoch), log)?;
+            }
+            Local::Behind => return Err(lost(state, "is of an earlier checkpoint")),
+            Local::Missing => return Err(lost(state, "is not on this disk")),
+        }
+    }
+    Ok(Arc::new(backend))
+}
+
+/// What the local disk has of a partition.
+enum Local {
+    AtC,
+    Behind,
+    Missing,
+}
+
+fn compare(applied: Option<Applied>, state: &StoreState, checkpoint: Epoch) -> Result<Local> {
+    let Some(applied) = applied else {
+        return Ok(if state.entries == 0 && state.changelog == 0 { Local::AtC } else { Local::Missing });
+    };
+    if applied.epoch > checkpoint {
+        let text = format!(
+            "store {:?}, partition {}: the disk holds checkpoint {}, but the last committed one is {checkpoint}; \
+             the job's folder was put together from two copies, restore one whole copy",
+            state.store, state.partition, applied.epoch
+        );
+        return Err(Error::external("state-ahead", text));
+    }
+    if applied.recorded == state.digest && applied.entries == state.entries {
+        return Ok(Local::AtC);
+    }
+    if applied.epoch == checkpoint {
+        let text = format!(
+            "store {:?}, partition {}: the disk does not hold what checkpoint {checkpoint} says (digest differs); \
+             the state is damaged, restore the job's folder from a copy or start the job anew",
+            state.store, state.partition
+        );
+        return Err(Error::external("state-digest", text));
+    }
+    Ok(Local::Behind)
+}
+
+fn lost(state: &StoreState, what: &str) -> Error {
+    let text = format!(
+        "store {:?}: partition {} {what} and the store has no changelog to restore it from; restore the job's folder from a \
+         copy, or remove it to begin anew, and set changelog = \"log\" for [stores.{}] to be able to restore it next time",
+        state.store, state.partition, state.store
+    );
+    Error::external("state-lost", text)
+}
+
+/// Before the first checkpoint there is no state: what a disk holds then belongs to something else.
+fn refuse_leftovers(backend: &Backend, names: &[(String, bool)], recovery: &RecoveryPlan) -> Result<()> {
+    for (name, _) in names {
+        for partition in recovery.zero.partitions.all() {
+            if let Some(applied) = backend.applied(name, partition)? {
+                let text = format!("store {name:?} holds checkpoint {}, but none is committed", applied.epoch);
+                return Err(Error::external("state-ahead", text));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads the whole changelog of a partition and puts what it comes to in place of what is there.
+fn from_changelog(
+    backend: &Backend,
+    state: &StoreState,
+    recovery: &RecoveryPlan,
+    (generation, epoch): (Generation, Epoch),
+    log: &dyn Log,
+) -> Result<()> {
+    let topic = changelog_topic(recovery.zero.job_id, &state.store);
+    let mut reader = log.reader(&topic, state.partition, 0)?;
+    let (mut fold, mut records) = (Fold::default(), Vec::new());
+    while reader.read(READ_BYTES, &mut records)? {
+        for record in records.drain(..) {
+            let key = record.record.key.unwrap_or_default();
+            fold.push(&key, record.record.value.as_deref())?;
+        }
+    }
+    let restored = fold.finish(&recovery.lineage, RowState::None, |_| Ok(RowState::None))?;
+    let mut restore = backend.restore(&state.store, state.partition, RestoreMode::Replace)?;
+    for (key, outcome) in &restored.rows {
+        restore.push(key, outcome)?;
+    }
+    restore.set_end(restored.end_row);
+    restore.finish(generation, epoch, state)
+}

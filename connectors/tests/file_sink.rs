@@ -195,3 +195,23 @@ fn a_broken_writer_stays_broken_and_misuse_is_refused() {
     add_foreign(folder.path().join("out.jsonl"));
     assert_eq!(put(&mut *other, 1, ONE, &["c"]).expect_err("somebody writes").code(), "sink-changed");
 }
+
+#[test]
+fn a_file_that_is_taken_away_is_missed() {
+    let check = |take_away: &dyn Fn(&std::path::Path)| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("out.jsonl");
+        let sink = FileSink::single_file(&path, OutFormat::Json);
+        let mut writer = sink.open(&context(1, &[(ONE, 0)])).expect("opens");
+        put(&mut *writer, 1, ONE, &["a"]).expect("writes");
+        take_away(&path);
+        assert_eq!(put(&mut *writer, 2, ONE, &["b"]).expect_err("misses it").code(), "sink-changed");
+    };
+    check(&|path| fs::remove_file(path).expect("removes"));
+    check(&|path| fs::rename(path, path.with_extension("1")).expect("rotates"));
+    check(&|path| fs::write(path, "").expect("cuts"));
+    check(&|path| {
+        fs::remove_file(path).expect("removes");
+        fs::write(path, "a\n").expect("writes another");
+    });
+}

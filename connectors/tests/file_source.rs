@@ -146,6 +146,19 @@ fn what_a_file_holds_is_what_is_read() {
 }
 
 #[test]
+fn records_longer_than_what_is_read_at_once_are_whole() {
+    let lengths = [0, 1, 65_535, 65_536, 65_537, 200_000, 3, 131_072, 400_000, 0, 7];
+    let lines: Vec<String> = lengths.iter().map(|length| "x".repeat(*length)).collect();
+    let text = lines.join("\n");
+    let expected: Vec<String> = lines.iter().map(|line| format!(r#"{{"line":"{line}"}}"#)).collect();
+    for (name, content) in [("long.txt", text.as_bytes().to_vec()), ("long.txt.gz", gzip(&[text.as_bytes()]))] {
+        let folder = folder(&[(name, &content)]);
+        assert!(show(&values(folder.path(), &[name], &Format::Lines)) == expected, "{name}");
+        check_source(|| Box::new(values(folder.path(), &[name], &Format::Lines)), SEED);
+    }
+}
+
+#[test]
 fn what_is_wrong_has_its_code() {
     let whole = gzip(&[b"a\nb\n", b"c\n"]);
     let long = "x".repeat(200);
@@ -169,6 +182,7 @@ fn what_is_wrong_has_its_code() {
     check("*.none", Format::Lines, "no-input! path = \"*.none\"");
     check("sub", Format::Lines, "not-a-file! sub: this is a folder");
     check("[", Format::Lines, "glob! path = \"[\"");
+    assert!(show(&values(folder.path(), &[], &Format::Lines))[0].starts_with("no-input! "));
     let short = FileSource::new(folder.path(), ["long.txt"], &Format::Lines).max_record_bytes(100);
     let shown = show(&FormattedSource::values(Box::new(short), Format::Lines, Fields::All));
     assert!(

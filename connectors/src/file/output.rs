@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use thalweg_core::{Error, PartitionId, Result, failpoint};
@@ -65,9 +65,10 @@ impl Output {
         Ok(())
     }
 
-    /// Compares the pending bytes with the old tail and writes what goes beyond it; whether the file is new.
+    /// Compares the pending bytes with the old tail and writes what goes beyond it; whether the file was empty, and so may be new.
     pub(super) fn flush(&mut self, partition: PartitionId, open: &mut OpenFiles) -> Result<bool> {
-        let created = open.get(partition, &self.path)?;
+        let created = self.length == 0;
+        open.get(partition, &self.path, created)?;
         let file = open.file(partition);
         let known = self.compare(file)?;
         self.position += known as u64;
@@ -75,17 +76,7 @@ impl Output {
         self.dirty = true;
         let rest = &self.pending[known..];
         if !rest.is_empty() {
-            let now = file.metadata().map_err(|error| self.failed("looking at the file", error))?.len();
-            if now != self.length {
-                return Err(Error::external(
-                    "sink-changed",
-                    format!(
-                        "{}: the file should have {} bytes and has {now}: somebody else writes to it; stop that",
-                        self.path.display(),
-                        self.length
-                    ),
-                ));
-            }
+            self.check_unchanged(file)?;
             let (first, second) = rest.split_at(rest.len() / 2);
             file.write_all_at(first, self.position).map_err(|error| self.failed("writing", error))?;
             failpoint::pass("file-sink-torn")?;
@@ -95,6 +86,22 @@ impl Output {
         }
         self.pending.clear();
         Ok(created)
+    }
+
+    /// Nobody else has written to the file, cut it, or put another in its place.
+    fn check_unchanged(&self, file: &File) -> Result<()> {
+        let own = file.metadata().map_err(|error| self.failed("looking at the file", error))?;
+        let here = self.path.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (own.dev(), own.ino()));
+        if here && own.len() == self.length {
+            return Ok(());
+        }
+        let found = if here { format!("has {}", own.len()) } else { "was moved or removed".to_owned() };
+        let message = format!(
+            "{}: the file should have {} bytes and {found}: only the job may change it; put the original back and start again",
+            self.path.display(),
+            self.length
+        );
+        Err(Error::external("sink-changed", message))
     }
 
     /// How many of the pending bytes the old tail has already.
@@ -123,7 +130,7 @@ impl Output {
     pub(super) fn sync(&mut self, partition: PartitionId, open: &mut OpenFiles) -> Result<()> {
         if self.dirty {
             // A file that was closed in between is opened again: its pages are those of the file, not of the handle.
-            open.get(partition, &self.path)?;
+            open.get(partition, &self.path, false)?;
             open.file(partition).sync_data().map_err(|error| self.failed("making it durable", error))?;
             self.dirty = false;
         }
@@ -160,26 +167,21 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Opens a file where it is not; whether it was made.
-    fn get(&mut self, partition: PartitionId, path: &Path) -> Result<bool> {
+    /// Opens a file where it is not open; only one that is new may be made.
+    fn get(&mut self, partition: PartitionId, path: &Path, new: bool) -> Result<()> {
         self.uses += 1;
         if let Some((_, used)) = self.files.get_mut(&partition) {
             *used = self.uses;
-            return Ok(false);
+            return Ok(());
         }
         if self.files.len() >= MAX_OPEN_FILES {
             let oldest = self.files.iter().min_by_key(|(_, (_, used))| *used).map(|(partition, _)| *partition);
             oldest.map(|oldest| self.files.remove(&oldest));
         }
-        let opening = |error| Error::io(format!("{}: opening the sink's file", path.display()), error);
-        let (file, created) = match OpenOptions::new().read(true).write(true).open(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                (OpenOptions::new().read(true).write(true).create_new(true).open(path).map_err(opening)?, true)
-            }
-            file => (file.map_err(opening)?, false),
-        };
+        let file = OpenOptions::new().read(true).write(true).create(new).truncate(false).open(path);
+        let file = file.map_err(|error| Error::io(format!("{}: opening the sink's file", path.display()), error))?;
         self.files.insert(partition, (file, self.uses));
-        Ok(created)
+        Ok(())
     }
 
     fn file(&self, partition: PartitionId) -> &File {

@@ -198,6 +198,8 @@ fn missing_column(field: &str, names: &[String]) -> Error {
 mod tests {
     use super::super::tests::decode;
     use super::super::{CsvOptions, Format};
+    use super::next_cell;
+    use crate::random::Random;
 
     fn check(header: &str, fields: &[&str], cases: &[(&str, &str)]) {
         for (record, shown) in cases {
@@ -246,5 +248,39 @@ mod tests {
     fn names_may_be_given_instead_of_a_header() {
         let options = CsvOptions { names: Some(vec!["x".into(), "y".into()]), delimiter: b';', ..CsvOptions::default() };
         assert_eq!(decode(&Format::Csv(options), None, &["y"], &[b"1;a,b"]), [r#"{"y":"a,b"}"#]);
+    }
+
+    /// Cells are those of csv-core, which gives them without their types.
+    #[test]
+    fn cells_are_those_of_csv_core() {
+        let seed = Random::seed_for_tests();
+        let mut random = Random::new(seed);
+        let mut compared = 0;
+        for round in 0..20_000 {
+            let length = 1 + random.below(14) as usize;
+            let record: Vec<u8> = (0..length).map(|_| b"ab,,\"\"\n"[random.below(7) as usize]).collect();
+            let (mut found, mut next, mut scratch) = (Vec::new(), Some(0), Vec::new());
+            while let Some(at) = next {
+                let Some((cell, _, after)) = next_cell(&record, at, b',', b'"', &mut scratch) else { break };
+                found.push(cell.to_vec());
+                next = after;
+            }
+            // Only what is one record to both: csv-core passes line ends in front, ends at others, and closes what is not closed.
+            let (mut output, mut ends) = ([0; 64], [0; 64]);
+            let mut reader = csv_core::Reader::new();
+            let (result, used, written, count) = reader.read_record(&record, &mut output, &mut ends);
+            let whole = matches!(result, csv_core::ReadRecordResult::InputEmpty) && used == record.len() && next.is_none();
+            let (result, _, more, last) = reader.read_record(&[], &mut output[written..], &mut ends[count..]);
+            if !whole || record[0] == b'\n' || result != csv_core::ReadRecordResult::Record {
+                continue;
+            }
+            let mut start = 0;
+            let cells: Vec<Vec<u8>> =
+                ends[..count + last].iter().map(|end| output[std::mem::replace(&mut start, *end)..*end].to_vec()).collect();
+            assert_eq!(more, 0);
+            assert_eq!(found, cells, "seed {seed}, round {round}: {:?}", String::from_utf8_lossy(&record));
+            compared += 1;
+        }
+        assert!(compared > 2000, "{compared} records were compared");
     }
 }

@@ -199,7 +199,10 @@ fn the_sink_does_its_duty() {
     check_sink::<Bench>();
 }
 
-fn batch(records: &[(&str, Option<&str>)]) -> EncodedBatch {
+/// A key, and a value where it is no tombstone.
+type Put<'a> = (&'a str, Option<&'a str>);
+
+fn batch(records: &[Put<'_>]) -> EncodedBatch {
     let mut batch = EncodedBatch::default();
     let mut add = |text: &str| {
         let start = batch.data.len();
@@ -215,7 +218,7 @@ fn writer(sink: &LogSink, generation: u64, ends: &[(u16, u64)]) -> Result<Box<dy
     sink.open(&SinkContext { job_id: JobId(7), generation: Generation(generation), partitions })
 }
 
-fn epoch(writer: &mut dyn SinkWriter, epoch: u64, parts: &[(u16, &[(&str, Option<&str>)])]) -> Result<()> {
+fn epoch(writer: &mut dyn SinkWriter, epoch: u64, parts: &[(u16, &[Put<'_>])]) -> Result<()> {
     for (partition, records) in parts {
         writer.write(Epoch(epoch), PartitionId(*partition), &batch(records))?;
     }

@@ -9,11 +9,13 @@ const P1: PartitionId = PartitionId(1);
 /// Most calls of a reader that waits for records that are committed.
 const MAX_READS: usize = 1_000_000;
 
+type Clause = fn(&dyn Log) -> Result<()>;
+
 /// Checks an implementation; `make` gives a log that holds none of the topics `conformance-*` and knows no producer of that name.
 ///
 /// Panics where a clause is broken, and says which.
 pub fn check(make: impl Fn() -> Box<dyn Log>) {
-    let clauses: [(&str, fn(&dyn Log) -> Result<()>); 10] = [
+    let clauses: [(&str, Clause); 10] = [
         ("1 a topic has a fixed number of partitions", topics_are_fixed),
         ("1 reading gives everything from an offset on, in order", reads_in_order),
         ("1 records keep key, value and headers", keeps_every_part),

@@ -126,14 +126,12 @@ fn compact(partition: &Partition, now: i64, delete_at: i64, segment_bytes: u64) 
     }
     partition.lock().fail_stop(|appender| appender.roll(now))?;
     let all = sealed_and_active(partition)?;
-    let sealed = &all[..all.len() - 1];
-    let (last, count) = last_offsets(&partition.dir, sealed)?;
+    let (last, count) = last_offsets(&partition.dir, &all)?;
     let mut report = CleanReport::default();
     let mut rest = &all[..count + 1];
     while rest.len() > 1 {
         let size = group_size(&rest[..rest.len() - 1], segment_bytes);
-        let covers_to = rest[size].header.base;
-        report.add(rewrite(&partition.dir, &rest[..size], covers_to, &Rules { last: &last, now, delete_at })?);
+        report.add(rewrite(&partition.dir, &rest[..=size], &Rules { last: &last, now, delete_at })?);
         rest = &rest[size..];
     }
     Ok(report)
@@ -171,43 +169,64 @@ fn hash(key: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(key)
 }
 
-/// The last offset of each key in the segments that no cleaning has seen, and how many segments that covers.
-fn last_offsets(dir: &Path, sealed: &[Segment]) -> Result<(LastOffsets, usize)> {
+/// The last offset of each key in the sealed segments that no cleaning has seen, and how many segments that covers; the last of
+/// `all` is the active one.
+fn last_offsets(dir: &Path, all: &[Segment]) -> Result<(LastOffsets, usize)> {
     let mut last = LastOffsets::default();
-    let first_dirty = sealed.iter().take_while(|segment| segment.header.cleaned.is_some()).count();
-    for (index, segment) in sealed.iter().enumerate().skip(first_dirty) {
+    let first_dirty = all.iter().take_while(|segment| segment.header.cleaned.is_some()).count();
+    for (index, (segment, end)) in with_ends(all).enumerate().skip(first_dirty) {
         if last.len() >= MAX_KEYS {
             return Ok((last, index));
         }
-        each_record(dir, segment, |_, record| {
+        each_record(dir, segment, end, |_, record| {
             if let Some(key) = record.key {
                 last.insert(hash(key), record.offset);
             }
             Ok(())
         })?;
     }
-    Ok((last, sealed.len()))
+    Ok((last, all.len() - 1))
 }
 
-/// Calls `visit` for every record of a sealed segment.
-fn each_record(dir: &Path, segment: &Segment, mut visit: impl FnMut(&BatchHeader, RecordRef<'_>) -> Result<()>) -> Result<()> {
+/// Calls `visit` for every record of a sealed segment that ends before the offset `end`.
+fn each_record(
+    dir: &Path,
+    segment: &Segment,
+    end: u64,
+    mut visit: impl FnMut(&BatchHeader, RecordRef<'_>) -> Result<()>,
+) -> Result<()> {
     let path = segment_path(dir, segment.header.base);
     let Some((file, _)) = open_segment(dir, segment.header.base)? else {
         return Err(corrupt(&path, 0, "the segment vanished while it was cleaned"));
     };
     let mut scan = Scan::new(file, path);
+    // What is missing must not be cleaned away: a segment that was appended has every offset.
+    let gapless = segment.header.cleaned.is_none();
+    let mut next = segment.header.base;
     loop {
         match scan.advance(segment.bytes)? {
             Found::Batch(header) => {
+                if gapless && header.base != next {
+                    return Err(scan.damage(format!("a batch begins with offset {}, expected was {next}", header.base)));
+                }
+                next = header.end();
                 while let Some(record) = scan.record()? {
                     visit(&header, record)?;
                     scan.step();
                 }
             }
+            Found::Limit if gapless && next != end => {
+                return Err(scan.damage(format!("the segment ends at offset {next}, the next one begins at {end}")));
+            }
             Found::Limit => return Ok(()),
             Found::Damage(why) => return Err(scan.damage(why)),
         }
     }
+}
+
+/// The segments of a slice that has one more, each with the base of the one after it.
+fn with_ends(segments: &[Segment]) -> impl Iterator<Item = (&Segment, u64)> {
+    segments.windows(2).map(|pair| (&pair[0], pair[1].header.base))
 }
 
 struct Rules<'a> {
@@ -231,16 +250,17 @@ impl Rules<'_> {
     }
 }
 
-/// Writes a group of segments as one, and puts it in their place.
-fn rewrite(dir: &Path, group: &[Segment], covers_to: u64, rules: &Rules<'_>) -> Result<CleanReport> {
-    let base = group[0].header.base;
+/// Writes a group of segments as one, and puts it in their place; the last of the slice is the one after the group.
+fn rewrite(dir: &Path, group_and_next: &[Segment], rules: &Rules<'_>) -> Result<CleanReport> {
+    let (next, group) = group_and_next.split_last().expect("a group and the segment after it");
+    let (base, covers_to) = (group[0].header.base, next.header.base);
     let path = segment_path(dir, base);
     let draft = path.with_extension("cleaned");
     let mut dropped = 0;
     let written = (|| {
         let mut writer = CleanWriter::create(&draft)?;
-        for segment in group {
-            each_record(dir, segment, |header, record| match rules.keep(header, &record) {
+        for (segment, end) in with_ends(group_and_next) {
+            each_record(dir, segment, end, |header, record| match rules.keep(header, &record) {
                 Some(delete_at) => writer.add(&record, delete_at),
                 None => {
                     dropped += 1;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::thread::ScopedJoinHandle;
 
 use thalweg_core::{Error, PartitionId, Result, failpoint, format_bytes};
 
@@ -9,6 +10,7 @@ use super::MAX_RECORD_BYTES;
 use super::batch::{BatchHeader, Staged};
 use super::fence::Pass;
 use super::log::Inner;
+use super::partition::Appender;
 use super::topic::Topic;
 use crate::log::{NewRecord, Producer, Retention};
 
@@ -16,6 +18,9 @@ use crate::log::{NewRecord, Producer, Retention};
 const MAX_TRANSACTION_BYTES: usize = 1 << 30;
 /// Most memory that is kept from one transaction for the next, per partition.
 const KEPT_BYTES: usize = 1 << 20;
+
+/// Most files that are synced side by side.
+const MAX_SYNC_THREADS: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -60,7 +65,8 @@ impl EmbeddedProducer {
         Err(Error::internal("producer-state", format!("producer {:?} cannot {doing}: {why}", self.pass.id())))
     }
 
-    /// Writes all partitions, then syncs all, then shows all: one write and one sync for each.
+    /// Writes all partitions, then syncs all, then moves all ends: one write and one sync for each. Where a step fails, every
+    /// partition that was written and is not shown stops for good.
     fn write(&mut self) -> Result<Vec<(String, PartitionId, u64)>> {
         let _alive = self.pass.check()?;
         let stamp = BatchHeader { time: self.log.now(), ..self.stamp };
@@ -76,14 +82,14 @@ impl EmbeddedProducer {
         }
         let mut run = || {
             parts.iter_mut().try_for_each(|(_, _, appender, staged)| appender.write(staged, stamp))?;
-            parts.iter_mut().try_for_each(|(_, _, appender, _)| appender.sync())?;
+            sync_all(&mut parts.iter_mut().map(|(_, _, appender, _)| &mut **appender).collect::<Vec<_>>())?;
             failpoint::pass("log-commit")?;
             let ends = parts.iter_mut().map(|(name, partition, appender, _)| Ok((name.clone(), *partition, appender.publish()?)));
             ends.collect::<Result<Vec<_>>>()
         };
         let outcome = run();
         if let Err(error) = &outcome {
-            // Whatever was written and not shown must not be written over.
+            // What was written and is not shown must not be written over.
             parts.iter_mut().for_each(|(_, _, appender, _)| appender.fail_unpublished(error.message()));
         }
         outcome
@@ -94,6 +100,21 @@ impl EmbeddedProducer {
         let all = self.staged.values_mut().flat_map(|topic| topic.partitions.values_mut());
         all.for_each(|staged| staged.clear(KEPT_BYTES));
     }
+}
+
+/// Syncs side by side: the file system then writes its journal once for many files, not once for each.
+fn sync_all(appenders: &mut [&mut Appender]) -> Result<()> {
+    if let [only] = appenders {
+        return only.sync();
+    }
+    let share = appenders.len().div_ceil(MAX_SYNC_THREADS).max(1);
+    let sync = |share: &mut [&mut Appender]| share.iter_mut().try_for_each(|appender| appender.sync());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = appenders.chunks_mut(share).map(|share| scope.spawn(move || sync(share))).collect();
+        let join = |thread: ScopedJoinHandle<'_, Result<()>>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let outcomes: Vec<_> = threads.into_iter().map(join).collect();
+        outcomes.into_iter().collect()
+    })
 }
 
 impl Producer for EmbeddedProducer {

@@ -148,7 +148,7 @@ impl EmbeddedReader {
             Some(cleaned) if cleaned.length != open.scan.at() => Err(open.scan.damage("a cleaned segment is cut off")),
             Some(cleaned) => {
                 self.wanted = self.wanted.max(cleaned.covers_to);
-                Ok(())
+                self.check_continued(base, cleaned.covers_to)
             }
             None => {
                 let reached = open.reached.unwrap_or(base);

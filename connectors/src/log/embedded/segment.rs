@@ -143,6 +143,9 @@ pub(super) fn survey(dir: &Path) -> Result<(Vec<Segment>, Vec<u64>)> {
             continue;
         }
         let path = segment_path(dir, base);
+        if covered != 0 && base > covered {
+            return Err(corrupt(&path, 0, format!("the segment before this one ends at offset {covered}: one is missing")));
+        }
         let Some((file, header)) = open_segment(dir, base)? else {
             return Err(corrupt(&path, 0, "the segment vanished while it was looked at"));
         };

@@ -9,9 +9,10 @@ const COMPACT: Retention = Retention::Compact { delete_retention_ms: 1 };
 
 #[test]
 fn the_last_record_of_each_key_stays() {
-    // (records, when each cleaning runs, what is left)
     type Put = (&'static str, Option<&'static str>);
-    let cases: [(&[Put], &[i64], &[(u64, Put)]); 5] = [
+    /// Records, when each cleaning runs, what is left.
+    type Case = (&'static [Put], &'static [i64], &'static [(u64, Put)]);
+    let cases: [Case; 5] = [
         (&[("a", Some("1")), ("b", Some("2")), ("a", Some("3"))], &[0], &[(1, ("b", Some("2"))), (2, ("a", Some("3")))]),
         (&[("a", Some("1")), ("a", None), ("b", Some("2"))], &[0], &[(1, ("a", None)), (2, ("b", Some("2")))]),
         (&[("a", Some("1")), ("a", None), ("b", Some("2"))], &[0, 999], &[(1, ("a", None)), (2, ("b", Some("2")))]),

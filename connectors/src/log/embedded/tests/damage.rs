@@ -174,6 +174,49 @@ fn a_missing_segment_is_an_error() {
         copy_dir(dir.path(), copy.path());
         fs::remove_file(copy.path().join(missing.strip_prefix(dir.path()).expect("inside"))).expect("remove");
         let outcome = open(copy.path(), &Time::default(), 900).and_then(|log| all(&log, "t", P0, 0));
-        assert_eq!(outcome.err().expect("an error").code(), "log-corrupt", "without {}", missing.display());
+        assert_eq!(outcome.expect_err("an error").code(), "log-corrupt", "without {}", missing.display());
+    }
+}
+
+/// A compacted topic of several cleaned and several appended segments.
+fn build_compacted(dir: &Path) -> EmbeddedLog {
+    let log = open(dir, &Time::default(), 400).expect("open");
+    log.ensure(&spec("t", 1, Retention::Compact { delete_retention_ms: 1 })).expect("topic");
+    let mut producer = fenced(&log);
+    for n in 0..120 {
+        put(&mut *producer, "t", vec![keyed(&(n % 20).to_string(), Some("value"))]).expect("commit");
+        if n == 40 {
+            log.clean().expect("clean");
+        }
+    }
+    drop(producer);
+    log
+}
+
+#[test]
+fn cleaning_never_covers_up_a_hole() {
+    let dir = folder();
+    drop(build_compacted(dir.path()));
+    let mut names = Vec::new();
+    files(&dir.path().join("topics/t/0"), &mut names);
+    let segments: Vec<_> = names.iter().filter(|name| name.extension().is_some_and(|e| e == "log")).collect();
+    assert!(segments.len() > 8, "{segments:?}");
+    let one_batch = 80 + 3 + 2 + 1 + "value".len() as u64 + 1;
+    for (index, damaged) in segments[1..segments.len() - 1].iter().enumerate() {
+        for cut in [true, false] {
+            let copy = folder();
+            copy_dir(dir.path(), copy.path());
+            let path = copy.path().join(damaged.strip_prefix(dir.path()).expect("inside"));
+            let length = fs::metadata(&path).expect("metadata").len();
+            if cut && length > 64 + one_batch {
+                fs::OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(length - one_batch)).expect("cut");
+            } else {
+                fs::remove_file(&path).expect("remove");
+            }
+            let tail = EmbeddedLog::open_read_only(copy.path()).expect("open for reading");
+            assert_eq!(all(&tail, "t", P0, 0).expect_err("an error").code(), "log-corrupt", "read, segment {index}, cut {cut}");
+            let outcome = open(copy.path(), &Time::default(), 400).and_then(|log| log.clean());
+            assert_eq!(outcome.expect_err("an error").code(), "log-corrupt", "clean, segment {index}, cut {cut}");
+        }
     }
 }

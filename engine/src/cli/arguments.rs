@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use thalweg_core::At;
+use thalweg_core::{At, Error};
+
+use super::exit::Failure;
 
 /// Where HTTP is served and asked where nothing else is said.
 const DEFAULT_ADDR: &str = "127.0.0.1:7171";
+/// The environment variable with the bearer token.
+const TOKEN: &str = "THALWEG_TOKEN";
 
 /// Stream processing with exact results.
 #[derive(Debug, Parser)]
@@ -79,6 +83,28 @@ pub struct RunArguments {
     /// A file with the bearer token of the HTTP server; THALWEG_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+}
+
+impl RunArguments {
+    /// The bearer token of the HTTP server: the file's, else that of the environment, else none.
+    ///
+    /// Errors: a file that cannot be read; `empty-token`, for an empty one would let everybody in.
+    pub fn token(&self) -> Result<Option<String>, Failure> {
+        let (from, token) = match &self.token_file {
+            Some(file) => {
+                let reading = |error| Failure::Usage(Error::io(format!("reading the token file {}", file.display()), error));
+                (file.display().to_string(), std::fs::read_to_string(file).map_err(reading)?)
+            }
+            None => match std::env::var(TOKEN) {
+                Ok(token) => (TOKEN.to_owned(), token),
+                Err(_) => return Ok(None),
+            },
+        };
+        match token.trim() {
+            "" => Err(Failure::Usage(Error::user("empty-token", format!("{from} holds no token; write one, or leave it out")))),
+            token => Ok(Some(token.to_owned())),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

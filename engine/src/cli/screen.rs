@@ -50,7 +50,13 @@ impl Screen {
             (false, 1) => "info,thalweg=debug",
             (false, _) => "debug,thalweg=trace",
         };
-        let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default));
+        let filter = match std::env::var(LOG_FILTER).ok().filter(|text| !text.is_empty()) {
+            None => EnvFilter::new(default),
+            Some(text) => EnvFilter::try_new(&text).unwrap_or_else(|error| {
+                self.note(&format!("{LOG_FILTER}={text} is no filter ({error}); the log is as without it"));
+                EnvFilter::new(default)
+            }),
+        };
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(self.color).with_writer(self.clone());
         // A second one in a process, as in tests, is refused; the first one is as good.
         let _ = log.try_init();

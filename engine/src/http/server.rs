@@ -46,6 +46,18 @@ pub struct ServerOptions {
 }
 
 /// A running HTTP server. Dropping it stops it.
+///
+/// ```
+/// use thalweg::http::{Server, ServerOptions};
+/// use thalweg_core::Metrics;
+///
+/// # fn main() -> thalweg_core::Result<()> {
+/// let server = Server::start(([127, 0, 0, 1], 0).into(), ServerOptions::default(), Vec::new(), Metrics::default())?;
+/// assert_ne!(server.local_addr().port(), 0);
+/// server.stop();
+/// # Ok(())
+/// # }
+/// ```
 pub struct Server {
     addr: SocketAddr,
     stop: Option<oneshot::Sender<()>>,

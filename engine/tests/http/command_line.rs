@@ -27,6 +27,9 @@ impl Program for Fake {
 
     fn run(&self, job: JobSpec, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
         screen.start_log();
+        if let Some(token) = arguments.token()? {
+            return screen.result(&format!("token {token}"));
+        }
         tracing::info!(target: "thalweg", "begun");
         tracing::debug!(target: "thalweg", "in detail");
         if arguments.serve {
@@ -59,6 +62,7 @@ fn thalweg(arguments: &[&str], input: &str) -> Ran {
         .env(ARGUMENTS, arguments.join(SEPARATOR))
         .env_remove("THALWEG_ADDR")
         .env_remove("THALWEG_LOG")
+        .env_remove("THALWEG_TOKEN")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -120,6 +124,10 @@ fn verbs_of_job_files() {
     check(&format!("run {good}"), Exit::Done, "words with Some(1) workers\n", "begun");
     check(&format!("run {good} -v"), Exit::Done, "words with Some(1) workers\n", "in detail");
     check(&format!("run {good} -q --serve"), Exit::Failed, "", "error[broker]: no answer");
+    let (token, empty) = (file("token", "secret\n"), file("empty", "\n"));
+    check(&format!("run {good} -q --token-file {token}"), Exit::Done, "token secret\n", "");
+    check(&format!("run {good} -q --token-file {empty}"), Exit::Usage, "", "error[empty-token]");
+    check(&format!("run {good} -q --token-file {empty}.none"), Exit::Usage, "", "error[not-found]");
     let problems = thalweg(&["validate", &bad], "");
     assert!(problems.out.contains("\"line\":11,") && problems.out.ends_with("\"valid\":false}\n"), "{}", problems.out);
     for (arguments, part) in [
@@ -157,6 +165,8 @@ fn query_asks_a_running_job() {
     ] {
         check(&format!("{line} --addr {addr}"), exit, out, err);
     }
+    let every = thalweg(&["query", "orders", "totals", "--addr", &addr.to_string()], "");
+    assert_eq!((every.out.lines().count(), every.err.as_str()), (6, ""), "{}", every.out);
     let ran = thalweg(&["query", "orders", "totals", "a/b c?&+", "--addr", &format!("http://{addr}/")], "");
     assert!(ran.out.starts_with("{\"key\":\"a/b c?&+\",\"value\":2,\"epoch\":7,\"age_ms\":"), "{}{}", ran.out, ran.err);
     check(&format!("query orders totals a --addr {free}"), Exit::Failed, "", "error[unreachable]");

@@ -11,6 +11,9 @@ use thalweg_core::{
     QueryError, QueryReply, ReadOptions, Reply, ScanRange, StoreInfo,
 };
 
+/// A page may be shorter than the limit: clients have to go by the cursor.
+const MOST_PER_PAGE: usize = 4;
+
 /// A job whose stores are maps from text to JSON text. Store `stuck` never answers.
 pub(crate) struct MapJob {
     pub(crate) phase: Mutex<Phase>,
@@ -53,7 +56,7 @@ impl MapJob {
         };
         let mut found = self.totals.range((low, Bound::Unbounded)).filter(|(key, _)| inside(key));
         let entries: Vec<Entry> =
-            found.by_ref().take(range.limit).map(|(key, value)| Self::entry(key, Some(value))).collect();
+            found.by_ref().take(range.limit.min(MOST_PER_PAGE)).map(|(key, value)| Self::entry(key, Some(value))).collect();
         reply(entries, found.next().is_some())
     }
 

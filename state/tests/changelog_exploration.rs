@@ -465,7 +465,8 @@ impl Scope {
         open.committed = true;
         state.committed.clone_from(&open.values);
         state.c_aged = open.aged;
-        let early = state.log.iter().filter(|record| matches!(record.body, Body::Version(Status::Undecided, _))).count();
+        let early =
+            state.log.iter().filter(|record| matches!(record.body, Body::Version(Status::Undecided, _))).count();
         state.end_of_c = state.log.len() - early;
     }
 
@@ -618,7 +619,8 @@ impl Model for Scope {
         vec![
             Property::always(EXACT, |scope: &Self, state: &State| scope.is_exact(state)),
             Property::sometimes(REINSERTED, |_, state: &State| {
-                let version = |status| move |record: &Rec| matches!(record.body, Body::Version(s, 1 | 2) if s == status);
+                let version =
+                    |status| move |record: &Rec| matches!(record.body, Body::Version(s, 1 | 2) if s == status);
                 let tombstone = |record: &Rec| matches!(record.body, Body::Tombstone(_));
                 state.log.iter().any(version(Status::Committed)) && state.log.iter().any(tombstone)
             }),
@@ -645,7 +647,9 @@ fn check(keys: &[Kind], records: usize, mutant: Option<Mutant>) {
             keys.len() > 1 || checker.discovery(REINSERTED).is_some(),
             "the scope is too small to mean anything"
         ),
-        (None, Some(path)) => panic!("a rule does not hold: {:#?}\n{:#?}", path.clone().into_actions(), path.last_state()),
+        (None, Some(path)) => {
+            panic!("a rule does not hold: {:#?}\n{:#?}", path.clone().into_actions(), path.last_state())
+        }
         (Some(_), Some(path)) => eprintln!("  found: {:?}", path.into_actions()),
         (Some(mutant), None) => panic!("{mutant:?} was not found in {states} states"),
     }

@@ -62,7 +62,8 @@ impl Entry {
     /// assert_eq!(Entry::decode(&entry.encode()).unwrap(), entry);
     /// ```
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        let damaged = |why: &str| Error::external("history-entry", format!("an entry of the job's history is damaged: {why}"));
+        let damaged =
+            |why: &str| Error::external("history-entry", format!("an entry of the job's history is damaged: {why}"));
         let split = bytes.len().checked_sub(CHECKSUM).ok_or_else(|| damaged("it is shorter than its checksum"))?;
         let (content, sum) = bytes.split_at(split);
         if crc32c::crc32c(content).to_le_bytes() != sum {

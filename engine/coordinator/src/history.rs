@@ -3,9 +3,7 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use thalweg_core::{
-    CheckpointRecord, CheckpointZero, Epoch, Error, Generation, Lineage, RecoveryPlan, TaskIndex,
-};
+use thalweg_core::{CheckpointRecord, CheckpointZero, Epoch, Error, Generation, Lineage, RecoveryPlan, TaskIndex};
 
 use crate::{Entry, ProducerId};
 

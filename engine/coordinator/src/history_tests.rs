@@ -58,7 +58,8 @@ fn check(what: &str, before: &[Entry], entry: Entry, expected: Result<(), Refuse
 
 #[test]
 fn every_entry_is_a_compare_and_set() {
-    let stale = |generation, current| Err(Refused::Stale { generation: Generation(generation), current: Generation(current) });
+    let stale =
+        |generation, current| Err(Refused::Stale { generation: Generation(generation), current: Generation(current) });
     let late = |epoch, decided| Err(Refused::Decided { epoch: Epoch(epoch), decided: Epoch(decided) });
     let running = [started(1, 1), plan(1, 0)];
     let after = |more: &[Entry]| [&running[..], more].concat();
@@ -82,7 +83,12 @@ fn every_entry_is_a_compare_and_set() {
     check("committed after it was abandoned", &after(&[abandoned(1, 5)]), committed(1, 5), late(5, 5));
     check("abandoned after it was committed", &after(&[committed(1, 5)]), abandoned(1, 5), late(5, 5));
     check("the next one", &after(&[abandoned(1, 5)]), committed(1, 6), Ok(()));
-    check("its number in the next generation", &after(&[abandoned(1, 5), started(2, 1), plan(2, 6)]), committed(2, 5), Ok(()));
+    check(
+        "its number in the next generation",
+        &after(&[abandoned(1, 5), started(2, 1), plan(2, 6)]),
+        committed(2, 5),
+        Ok(()),
+    );
     assert_eq!(JobHistory::default().apply(started(1, 1)), Err(Refused::Missing));
     assert!(JobHistory::default().apply(plan(0, 0)).is_err());
 }

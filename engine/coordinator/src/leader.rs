@@ -132,13 +132,7 @@ impl Leader {
     /// Begins the generation after the history's.
     ///
     /// `tasks` is at least 1; `fingerprint` is that of the plan which the tasks will run.
-    pub fn start(
-        history: &JobHistory,
-        now: Now,
-        tasks: u32,
-        fingerprint: u64,
-        limits: Limits,
-    ) -> (Self, Vec<Output>) {
+    pub fn start(history: &JobHistory, now: Now, tasks: u32, fingerprint: u64, limits: Limits) -> (Self, Vec<Output>) {
         let generation = history.generation().next();
         let leader = Self { generation, tasks, fingerprint, limits, since: now, state: State::Starting };
         (leader, vec![Output::Propose(Entry::GenerationStarted { generation, tasks })])
@@ -163,7 +157,10 @@ impl Leader {
 
     /// Whether a checkpoint is being taken or decided.
     pub fn checkpoint_open(&self) -> bool {
-        matches!(self.state, State::Running { checkpoint: Checkpoint::Collecting { .. } | Checkpoint::Proposed { .. }, .. })
+        matches!(
+            self.state,
+            State::Running { checkpoint: Checkpoint::Collecting { .. } | Checkpoint::Proposed { .. }, .. }
+        )
     }
 
     /// Takes one event; says what to do. `history` is what the shell has applied so far.

@@ -244,7 +244,13 @@ fn what_breaks_the_rules_of_an_acknowledgement_stops_the_job() {
     }
 }
 
-fn check_plan(what: &str, fingerprint: u64, bindings: &[(u64, u64)], tail: Option<(u64, u64)>, expected: Result<u64, &str>) {
+fn check_plan(
+    what: &str,
+    fingerprint: u64,
+    bindings: &[(u64, u64)],
+    tail: Option<(u64, u64)>,
+    expected: Result<u64, &str>,
+) {
     // Generation 1 commits checkpoint 5; generation 2 plans with B = 7 and dies.
     let mut run = Run::new(1);
     run.recovered(&[]);
@@ -254,7 +260,8 @@ fn check_plan(what: &str, fingerprint: u64, bindings: &[(u64, u64)], tail: Optio
     run.recovered(&[(1, 6), (1, 7), (1, 9)]);
     run.next_generation(1, fingerprint);
     run.fenced(3, 0);
-    let sinks: Vec<_> = tail.iter().map(|(epoch, end)| SinkTail { of: SINK, epoch: Some(Epoch(*epoch)), end: *end }).collect();
+    let sinks: Vec<_> =
+        tail.iter().map(|(epoch, end)| SinkTail { of: SINK, epoch: Some(Epoch(*epoch)), end: *end }).collect();
     let outputs = run.scanned(3, 0, bindings, &sinks);
     match (expected, outputs.last()) {
         (Ok(last), Some(Output::Send(_, Command::Run(plan)))) => {

@@ -35,7 +35,9 @@ pub enum Refusal {
         checkpoint: Epoch,
     },
     /// Bindings that a past plan has kept are missing.
-    #[error("the bindings log ends at epoch {found}, but generation {generation} has replayed it up to epoch {expected}; put the lost bindings back")]
+    #[error(
+        "the bindings log ends at epoch {found}, but generation {generation} has replayed it up to epoch {expected}; put the lost bindings back"
+    )]
     BindingsLost {
         /// Who found it longer.
         generation: Generation,
@@ -45,7 +47,9 @@ pub enum Refusal {
         found: Epoch,
     },
     /// Two bindings of one epoch count.
-    #[error("epoch {epoch} is bound by generation {first} and by generation {second}: the bindings log was written by two")]
+    #[error(
+        "epoch {epoch} is bound by generation {first} and by generation {second}: the bindings log was written by two"
+    )]
     BoundTwice {
         /// The epoch.
         epoch: Epoch,
@@ -103,7 +107,9 @@ impl From<Refusal> for Error {
             Refusal::SinkBeyondBinding { .. } | Refusal::SinkBehindCheckpoint { .. } | Refusal::BindingsLost { .. } => {
                 Self::external(refusal.code(), message)
             }
-            Refusal::BoundTwice { .. } | Refusal::BrokenAcknowledgement { .. } => Self::internal(refusal.code(), message),
+            Refusal::BoundTwice { .. } | Refusal::BrokenAcknowledgement { .. } => {
+                Self::internal(refusal.code(), message)
+            }
         }
     }
 }

@@ -239,7 +239,12 @@ mod tests {
         check("one version", none, &[(Zero, 1, 10, Some("a"))], live(Zero, "a"));
         check("the later of two", none, &[(Zero, 1, 10, Some("a")), (One, 1, 30, Some("b"))], live(One, "b"));
         check("in any order", none, &[(One, 1, 30, Some("b")), (Zero, 1, 10, Some("a"))], live(One, "b"));
-        check("by checkpoint, over generations", none, &[(One, 3, 40, Some("b")), (Zero, 1, 30, Some("a"))], live(One, "b"));
+        check(
+            "by checkpoint, over generations",
+            none,
+            &[(One, 3, 40, Some("b")), (Zero, 1, 30, Some("a"))],
+            live(One, "b"),
+        );
         check("an abandoned one", none, &[(Zero, 1, 10, Some("a")), (One, 1, 20, Some("b"))], live(Zero, "a"));
         check("one of a dead generation", none, &[(Zero, 1, 10, Some("a")), (One, 2, 30, Some("b"))], live(Zero, "a"));
         check("hides what was in its slot", none, &[(Zero, 1, 10, Some("a")), (Zero, 2, 30, Some("b"))], Outcome::Gone);

@@ -203,7 +203,10 @@ fn take_varint(bytes: &[u8]) -> Result<(u64, &[u8])> {
 fn damaged(what: impl Into<String>) -> Error {
     Error::external(
         "changelog-record",
-        format!("the changelog holds a record that is none: {}; restore the topic or drop the store's state", what.into()),
+        format!(
+            "the changelog holds a record that is none: {}; restore the topic or drop the store's state",
+            what.into()
+        ),
     )
 }
 
@@ -234,10 +237,12 @@ mod tests {
 
     #[test]
     fn values_survive_and_damage_is_found() {
-        let bodies = [RecordBody::Version(b""), RecordBody::Version(b"value"), RecordBody::Deleted, RecordBody::End(END_RECORD)];
+        let bodies =
+            [RecordBody::Version(b""), RecordBody::Version(b"value"), RecordBody::Deleted, RecordBody::End(END_RECORD)];
         for number in [0, 1, 127, 128, 1 << 40, u64::MAX] {
             for body in bodies {
-                let value = ChangelogValue { generation: Generation(number), checkpoint: Epoch(u64::MAX - number), body };
+                let value =
+                    ChangelogValue { generation: Generation(number), checkpoint: Epoch(u64::MAX - number), body };
                 let mut bytes = Vec::new();
                 value.encode(b"key\0", &mut bytes);
                 assert_eq!(ChangelogValue::decode(b"key\0", &bytes).unwrap(), value);
@@ -256,7 +261,8 @@ mod tests {
     #[test]
     fn layout_one_is_fixed() {
         let mut bytes = Vec::new();
-        let value = ChangelogValue { generation: Generation(3), checkpoint: Epoch(700), body: RecordBody::Version(b"v") };
+        let value =
+            ChangelogValue { generation: Generation(3), checkpoint: Epoch(700), body: RecordBody::Version(b"v") };
         value.encode(b"k\x01", &mut bytes);
         assert_eq!(bytes[..6], [0xC1, 1, 3, 0xBC, 0x05, b'v']);
         assert_eq!(bytes[6..], checksum(b"k\x01", &bytes[..6]));

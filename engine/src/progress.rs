@@ -93,7 +93,7 @@ impl Bar {
         if let Some(progress) = status.progress {
             if self.0.length().is_none() {
                 self.0.set_length(1_000_000);
-                let template = "[{bar:30}] {percent:>3}%  {wide_msg}";
+                let template = "[{bar:40}] {percent:>3}%\n{wide_msg}";
                 self.0.set_style(ProgressStyle::with_template(template).expect("a valid template").progress_chars("=> "));
             }
             self.0.set_position(u64::from(progress.0));

@@ -44,6 +44,18 @@ impl Problem {
     pub(super) fn not_found(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, detail)
     }
+
+    /// The body.
+    pub(super) fn to_json(&self) -> String {
+        let document = Document {
+            r#type: format!("urn:thalweg:problem:{}", self.code),
+            title: self.status.canonical_reason().unwrap_or("Error"),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+        };
+        serde_json::to_string(&document).expect("texts and a number always serialize")
+    }
 }
 
 impl From<QueryError> for Problem {
@@ -59,15 +71,7 @@ impl From<QueryError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response<Body> {
-        let document = Document {
-            r#type: format!("urn:thalweg:problem:{}", self.code),
-            title: self.status.canonical_reason().unwrap_or("Error"),
-            status: self.status.as_u16(),
-            code: self.code,
-            detail: &self.detail,
-        };
-        let body = serde_json::to_vec(&document).expect("texts and a number always serialize");
-        let mut response = Response::new(Body::from(body));
+        let mut response = Response::new(Body::from(self.to_json()));
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));

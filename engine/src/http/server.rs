@@ -26,11 +26,9 @@ use super::gate::Gate;
 use super::handlers::App;
 use super::keys::get_one;
 use super::limits::Limits;
+use super::problem::Problem;
 use super::routes::{is_key_path, router};
 use super::stall::StallGuard;
-
-/// What a connection is told that is one too many; it is sent before any request is read.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How long to wait after a failed accept: that is mostly a lack of descriptors, which comes back at once if asked at once.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -157,6 +155,7 @@ async fn serve(listener: StdListener, app: Arc<App>, mut stopped: oneshot::Recei
     let connections = Gate::new(app.limits.max_connections);
     let router = router(Arc::clone(&app));
     let graceful = GracefulShutdown::new();
+    let full = turned_away();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -168,7 +167,7 @@ async fn serve(listener: StdListener, app: Arc<App>, mut stopped: oneshot::Recei
         };
         let Some(pass) = connections.enter() else {
             // Whatever the socket does not take at once is lost: nobody waits for a client that is turned away.
-            let _ = stream.try_write(FULL);
+            let _ = stream.try_write(full.as_bytes());
             continue;
         };
         let connection = graceful.watch(connection(stream, &app, router.clone()));
@@ -180,6 +179,16 @@ async fn serve(listener: StdListener, app: Arc<App>, mut stopped: oneshot::Recei
     }
     drop(listener);
     let _ = tokio::time::timeout(app.limits.stop_timeout, graceful.shutdown()).await;
+}
+
+/// What a connection is told that is one too many; it is sent before any request is read.
+fn turned_away() -> String {
+    let body = Problem::unavailable("too many connections are open already; try again").to_json();
+    let length = body.len();
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
+         connection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 fn connection(

@@ -1,7 +1,7 @@
 //! How RocksDB is set up, and why.
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, IngestExternalFileOptions, LogLevel, Options,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, IngestExternalFileOptions, LogLevel, Options,
     UniversalCompactOptions,
 };
 
@@ -67,8 +67,14 @@ impl BackendOptions {
         // Absent keys are the common miss: every new key asks once.
         table.set_bloom_filter(10.0, false);
         table.set_whole_key_filtering(true);
+        // Index and filters count against the cache, in pieces: one filter of a large file would be larger than a shard of
+        // the cache, and be read from disk at every look.
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(16 << 10);
         table.set_cache_index_and_filter_blocks(true);
-        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_top_level_index_and_filter(true);
         table.set_format_version(5);
 
         let mut universal = UniversalCompactOptions::default();

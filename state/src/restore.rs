@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use thalweg_core::{Digest, Epoch, Error, Generation, PartitionId, Result, StoreState};
+use thalweg_core::{Digest, Epoch, Error, Generation, Lineage, PartitionId, Result, StoreState};
 
-use crate::changelog::{Outcome, RowState, Slot};
+use crate::changelog::{Fold, Outcome, RowState, Slot};
 use crate::layout::{digest_into, split_row};
 use crate::rocks_error::Doing;
 use crate::rows::{RowChange, Rows};
@@ -59,6 +59,37 @@ impl Backend {
     }
 }
 
+impl Backend {
+    /// Restores a partition from what was read of its changelog: all of it ([`RestoreMode::Replace`]), or from the offset of its
+    /// applied row on ([`RestoreMode::CatchUp`]), in both cases up to the fenced end.
+    ///
+    /// `expected` is what the record of the checkpoint (`generation`, `epoch`) says of the partition; `changelog` in it is
+    /// replaced by `read_to`, the offset after the last record that was read.
+    ///
+    /// Errors: those of [`Restore::finish`].
+    pub fn restore_fold(
+        &self,
+        fold: Fold,
+        lineage: &Lineage,
+        mode: RestoreMode,
+        (generation, epoch): (Generation, Epoch),
+        expected: &StoreState,
+        read_to: u64,
+    ) -> Result<()> {
+        let (store, partition) = (expected.store.as_str(), expected.partition);
+        let mut restore = self.restore(store, partition, mode)?;
+        let restored = fold.finish(lineage, restore.end, |key| match mode {
+            RestoreMode::Replace => Ok(RowState::None),
+            RestoreMode::CatchUp => self.row_state(store, partition, key),
+        })?;
+        for (key, outcome) in &restored.rows {
+            restore.push(key, outcome)?;
+        }
+        restore.end = restored.end_row;
+        restore.finish(generation, epoch, &StoreState { changelog: read_to, ..expected.clone() })
+    }
+}
+
 impl Restore<'_> {
     /// Takes what a [`crate::changelog::Fold`] says of a key. Each key once, in any order (the order of keys is quickest).
     pub fn push(&mut self, key: &[u8], outcome: &Outcome) -> Result<()> {
@@ -73,11 +104,6 @@ impl Restore<'_> {
     /// Takes a row of a store without a changelog: encoded key and value.
     pub fn push_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
         self.put(key, RowChange::Put(RowState::Live(Slot::Zero)), value)
-    }
-
-    /// Where the last committed end record lies, from [`crate::changelog::Restored::end_row`].
-    pub fn set_end(&mut self, end: RowState) {
-        self.end = end;
     }
 
     /// The digest of the rows given so far, with those that stay.

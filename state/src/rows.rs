@@ -92,6 +92,10 @@ impl<'a> SealedRow<'a> {
 }
 
 impl Rows {
+    pub(crate) fn with_capacity(rows: usize) -> Self {
+        Self { places: Vec::with_capacity(rows), ..Self::default() }
+    }
+
     /// Adds a row; `before` is what it was, `value` the encoded value of a live one.
     pub(crate) fn push(
         &mut self,

@@ -20,6 +20,9 @@ use crate::codec::encode_value;
 use crate::rows::{RowChange, Rows};
 use crate::sealed::{SealedPartition, next_end};
 
+/// Entries that are looked at together.
+const BLOCK: usize = 32;
+
 /// A checkpoint that is being encoded, or undecided.
 pub(super) struct Sealing {
     epoch: Epoch,
@@ -79,15 +82,18 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
         self.sealed_round = self.round;
         self.round += 1;
         let delta = |hosted: &super::Hosted| Delta { digest: hosted.digest, entries: hosted.entries, changed: 0 };
+        let (places, graves) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.graves));
+        // Room for all at once: growing would copy megabytes in the middle of a slice.
+        let rows = places.len() + graves.len();
         self.sealing = Some(Sealing {
             epoch,
-            places: std::mem::take(&mut self.changed),
+            undo: Vec::with_capacity(rows),
+            rows: Rows::with_capacity(rows),
+            places,
             next: 0,
-            graves: std::mem::take(&mut self.graves),
+            graves,
             next_grave: 0,
             new_graves: Vec::new(),
-            undo: Vec::new(),
-            rows: Rows::default(),
             partitions: self.hosted.iter().map(delta).collect(),
             changed_bytes: std::mem::take(&mut self.changed_bytes),
             taken: false,
@@ -99,23 +105,41 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
     ///
     /// Errors: `state-value`, `key-type`: a type that cannot be encoded.
     pub fn encode_sealed(&mut self, max_keys: usize) -> Result<bool> {
-        for _ in 0..max_keys {
+        let mut left = max_keys;
+        while left > 0 {
             let Some(sealing) = &mut self.sealing else { return Ok(true) };
-            if let Some(place) = sealing.places.get(sealing.next).copied() {
-                sealing.next += 1;
-                // Written to again since: it was encoded before that.
-                let waits = |entry: &crate::entry::Entry<K, V>| entry.round == self.sealed_round;
-                if self.slab.slot(place).is_some_and(waits) {
-                    self.encode_place(place)?;
-                }
+            let mut block = [0; BLOCK];
+            let waiting = &sealing.places[sealing.next..];
+            let taken = waiting.len().min(left).min(BLOCK);
+            block[..taken].copy_from_slice(&waiting[..taken]);
+            sealing.next += taken;
+            left -= taken;
+            if taken > 0 {
+                self.encode_block(&block[..taken])?;
             } else if let Some(place) = sealing.graves.get(sealing.next_grave).copied() {
                 sealing.next_grave += 1;
+                left -= 1;
                 self.encode_grave(place)?;
             } else {
                 break;
             }
         }
         Ok(self.sealing.as_ref().is_none_or(Sealing::is_encoded))
+    }
+
+    /// Looks at all entries before it encodes the first: independent reads overlap in the processor.
+    fn encode_block(&mut self, places: &[u32]) -> Result<()> {
+        let mut waits = [false; BLOCK];
+        for (waits, place) in waits.iter_mut().zip(places) {
+            // Not if written to again since: it was encoded before that. Nor if found unchanged then, and gone.
+            *waits = self.slab.slot(*place).is_some_and(|entry| entry.round == self.sealed_round);
+        }
+        for (place, waits) in places.iter().zip(waits) {
+            if waits {
+                self.encode_place(*place)?;
+            }
+        }
+        Ok(())
     }
 
     /// Encodes an entry of the sealed list.

@@ -8,8 +8,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use thalweg_core::{JobId, Key, KeyHash, Lineage, PartitionCount, Result, WorkerIndex, decode_key, hash_key};
-use thalweg_state::{Backend, BackendOptions, CommittedView, KeyRange, Store, StoreOptions, StoreSpec};
+use thalweg_core::{
+    Epoch, Generation, JobId, Key, KeyHash, Lineage, PartitionCount, Result, WorkerIndex, decode_key, hash_key,
+};
+use thalweg_state::{Backend, BackendOptions, CommittedView, KeyRange, PendingFile, Store, StoreOptions, StoreSpec};
+
+pub(crate) const GENERATION: Generation = Generation(1);
 
 /// xorshift64.
 pub(crate) struct Random(pub(crate) u64);
@@ -110,4 +114,48 @@ pub(crate) fn rows_of<K: Key + Ord, V: DeserializeOwned>(
         Ok(())
     })?;
     Ok(rows)
+}
+
+pub(crate) fn put(store: &mut Store<u64, String>, keys: std::ops::Range<u64>, text: &str, epoch: Epoch) -> Result<()> {
+    let keys: Vec<u64> = keys.collect();
+    let mut handles = Vec::new();
+    store.load(keys.iter().map(|key| (hash(key), key)), &mut handles)?;
+    for handle in handles {
+        *store.value_mut(handle)? = Some(text.into());
+        store.mark(handle, epoch);
+    }
+    Ok(())
+}
+
+pub(crate) fn write<V: Serialize + DeserializeOwned + 'static, K: Key>(
+    backend: &Backend,
+    store: &mut Store<K, V>,
+    epoch: Epoch,
+) -> Result<Vec<PendingFile>> {
+    store.seal(epoch);
+    while !store.encode_sealed(100)? {}
+    Ok(backend.write_sealed(store.take_sealed(), GENERATION)?.into_iter().collect())
+}
+
+/// A folder with one committed checkpoint of 5,000 rows.
+pub(crate) fn filled() -> Result<Folder> {
+    let folder = Folder::new(4, false);
+    let backend = folder.open()?;
+    let mut store = store(backend.clone(), 1 << 20, false);
+    put(&mut store, 0..5000, "some text that takes a little room", Epoch(1))?;
+    let files = write(&backend, &mut store, Epoch(1))?;
+    backend.apply(files)?;
+    store.committed(Epoch(1));
+    drop((store, backend));
+    folder.close();
+    Ok(folder)
+}
+
+pub(crate) fn read_applied(backend: &Backend, epoch: Epoch) -> Result<()> {
+    for partition in backend.partitions().all() {
+        let applied = backend.applied("totals", partition)?.expect("applied");
+        assert_eq!(applied.epoch, epoch);
+        assert_eq!(backend.scrub("totals", partition, |_| Ok(()))?, Some(applied.digest));
+    }
+    Ok(())
 }

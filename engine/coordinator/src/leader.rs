@@ -23,7 +23,8 @@ impl Now {
 pub struct Limits {
     /// From the decision on a checkpoint to the start of the next.
     pub checkpoint_interval: Duration,
-    /// A checkpoint that is not acknowledged by all tasks within this is abandoned.
+    /// From the first acknowledgement of a checkpoint to the last; then it is abandoned. Before the first there is no limit: where
+    /// no epoch has passed since the last checkpoint, there is nothing to take until one has.
     pub checkpoint_limit: Duration,
     /// From the start of a generation to its plan.
     pub recovery_limit: Duration,
@@ -57,7 +58,7 @@ pub enum Event {
         /// The epoch that it had chosen.
         epoch: Epoch,
     },
-    /// A task is gone.
+    /// A task is gone, or its shell has seen it stand still for too long.
     TaskDied(TaskIndex),
     /// The history has answered a proposal: it was applied, or refused. The shell has applied it first.
     Decided(Entry, Result<(), Refused>),
@@ -83,7 +84,7 @@ pub enum Output {
 pub enum RecoverReason {
     /// A task is gone.
     TaskDied(TaskIndex),
-    /// Nothing came of this stage within its limit.
+    /// This stage of the recovery did not end within its limit.
     NoProgress(Stage),
 }
 
@@ -122,8 +123,8 @@ enum State {
 enum Checkpoint {
     /// None since then.
     None { since: Now },
-    /// The tasks take one since then.
-    Collecting { since: Now, acks: Collecting },
+    /// The tasks were asked for one; the first has acknowledged it then.
+    Collecting { first: Option<Now>, acks: Collecting },
     /// Its record, or that it is given up, is proposed: only the history decides now.
     Proposed { epoch: Epoch },
 }
@@ -175,7 +176,7 @@ impl Leader {
         match event {
             Event::Report(Report::Fenced(fenced)) => self.fenced(history, fenced),
             Event::Report(Report::Scanned(report)) => self.scanned(history, report),
-            Event::Report(Report::Acknowledged(ack)) => self.acknowledged(history, *ack),
+            Event::Report(Report::Acknowledged(ack)) => self.acknowledged(history, now, *ack),
             Event::Tick => self.tick(now),
             Event::CheckpointWanted => {
                 if let State::Running { wanted, .. } = &mut self.state {
@@ -243,13 +244,14 @@ impl Leader {
         }
     }
 
-    fn acknowledged(&mut self, history: &JobHistory, ack: CheckpointAck) -> Vec<Output> {
+    fn acknowledged(&mut self, history: &JobHistory, now: Now, ack: CheckpointAck) -> Vec<Output> {
         let State::Running { checkpoint, .. } = &mut self.state else { return Vec::new() };
-        let Checkpoint::Collecting { acks, .. } = checkpoint else { return Vec::new() };
+        let Checkpoint::Collecting { first, acks } = checkpoint else { return Vec::new() };
         // Of another generation, or late for a checkpoint that was given up.
         if ack.generation != self.generation || ack.epoch <= history.decided() {
             return Vec::new();
         }
+        first.get_or_insert(now);
         let record = if ack.fingerprint == self.fingerprint {
             acks.acknowledge(ack)
         } else {
@@ -277,16 +279,15 @@ impl Leader {
         match checkpoint {
             Checkpoint::None { since } if *wanted || now.since(*since) >= self.limits.checkpoint_interval => {
                 *wanted = false;
-                *checkpoint = Checkpoint::Collecting { since: now, acks: Collecting::new(self.tasks) };
+                *checkpoint = Checkpoint::Collecting { first: None, acks: Collecting::new(self.tasks) };
                 let generation = self.generation;
                 self.to_all(|| Command::Checkpoint { generation })
             }
-            Checkpoint::Collecting { since, acks } if now.since(*since) >= self.limits.checkpoint_limit => {
-                match acks.epoch() {
-                    Some(epoch) => self.abandon(epoch),
-                    // Nobody has named its epoch: only a new generation makes sure that nothing of it counts.
-                    None => self.end(Output::Recover(RecoverReason::NoProgress(stage))),
-                }
+            Checkpoint::Collecting { first: Some(first), acks }
+                if now.since(*first) >= self.limits.checkpoint_limit =>
+            {
+                let epoch = acks.epoch().expect("one has acknowledged it");
+                self.abandon(epoch)
             }
             Checkpoint::None { .. } | Checkpoint::Collecting { .. } | Checkpoint::Proposed { .. } => Vec::new(),
         }

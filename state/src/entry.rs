@@ -14,7 +14,7 @@ pub(crate) struct Entry<K, V> {
     pub(crate) value: Option<V>,
     pub(crate) hash: KeyHash,
     /// The digest of the row as it was last read or encoded; 0 where there is none.
-    digest: [u64; 2],
+    pub(crate) digest: [u64; 2],
     /// The round in whose list of changed entries it is; 0 where it is in none.
     pub(crate) round: u32,
     /// The round for which it was encoded last.

@@ -18,7 +18,7 @@ use crate::index::{Index, Mixed};
 use crate::layout::PREFIX;
 use crate::{Backend, layout};
 use ordered::Ordered;
-use seal::Sealing;
+use seal::{Sealing, Spare};
 
 /// Never the round of an entry.
 const NO_ROUND: u32 = u32::MAX;
@@ -129,6 +129,7 @@ pub struct Store<K, V> {
     /// The round that is sealed and undecided.
     sealed_round: u32,
     sealing: Option<Sealing>,
+    spare: Spare,
     /// The last epoch that was sealed or is in RocksDB: changes come after it.
     sealed_epoch: Epoch,
     changed: Vec<u32>,
@@ -198,6 +199,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             round: 1,
             sealed_round: NO_ROUND,
             sealing: None,
+            spare: Spare::default(),
             sealed_epoch,
             changed: Vec::new(),
             graves: Vec::new(),

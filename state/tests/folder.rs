@@ -230,3 +230,71 @@ fn an_applied_row_lags_where_nothing_changed() -> Result<()> {
     store.committed(Epoch(2));
     read_applied(&backend, Epoch(2))
 }
+
+#[test]
+fn workers_share_a_folder_and_a_checkpoint() -> Result<()> {
+    fn shared<T: Send + Sync>(_: &T) {}
+    let folder = Folder::new(4, false);
+    let backend = folder.open()?;
+    shared(&*backend);
+    shared(&backend.view());
+    let worker = |index: u32| {
+        // Every other partition, so that the keys of one worker's file lie between those of the other's.
+        let hosted = folder.partitions.all().filter(|partition| u32::from(partition.0) % 2 == index).collect();
+        let worker = WorkerIndex(index);
+        Store::<u64, String>::open(backend.clone(), StoreOptions {
+            name: "totals".into(),
+            worker,
+            hosted,
+            budget_bytes: 1 << 20,
+            ordered: false,
+        })
+    };
+    let mut stores = [worker(0)?, worker(1)?];
+    for epoch in (1..=20).map(Epoch) {
+        let mut files = Vec::new();
+        for (index, store) in stores.iter_mut().enumerate() {
+            let hosted = |key: &u64| usize::from(hash(key).partition(folder.partitions).0) % 2 == index;
+            for key in (0..200).filter(hosted) {
+                put(store, key..key + 1, &epoch.to_string(), epoch)?;
+            }
+            let sealed = |store: &mut Store<u64, String>| -> Result<_> {
+                store.seal(epoch);
+                while !store.encode_sealed(1000)? {}
+                Ok(store.take_sealed())
+            };
+            let sealed = sealed(store)?;
+            // As on a thread of its own.
+            let file = std::thread::scope(|scope| scope.spawn(|| backend.write_sealed(sealed, GENERATION)).join());
+            files.extend(file.expect("no panic")?);
+        }
+        backend.apply(files)?;
+        stores.iter_mut().for_each(|store| store.committed(epoch));
+        let rows = rows_of::<u64, String>(&backend.view(), folder.partitions)?;
+        assert_eq!(rows.len(), 200);
+        assert!(rows.values().all(|value| *value == epoch.to_string()));
+    }
+    let stranger = (0..200).find(|key| hash(key).partition(folder.partitions).0 == 1).expect("some");
+    let error = stores[0].get(hash(&stranger), &stranger).expect_err("another worker's");
+    assert_eq!(error.code(), "state-not-hosted");
+    read_applied(&backend, Epoch(20))
+}
+
+#[test]
+fn a_damaged_file_of_a_committed_checkpoint_is_named() -> Result<()> {
+    let folder = filled()?;
+    let backend = folder.open()?;
+    let mut store = store(backend.clone(), 1 << 20, false);
+    put(&mut store, 0..1000, "new", Epoch(2))?;
+    let file = write(&backend, &mut store, Epoch(2))?.remove(0);
+    drop((store, backend));
+    let bytes = fs::read(file.path()).expect("there");
+    fs::write(file.path(), &bytes[..bytes.len() / 2]).expect("writes");
+    let mut lineage = Lineage::default();
+    lineage.commit(GENERATION, Epoch(1));
+    lineage.commit(GENERATION, Epoch(2));
+    let error = folder.reopen(&lineage).err().expect("the file is damaged");
+    assert_eq!(error.code(), "state-corrupt", "{error}");
+    assert!(error.message().contains(file.path().to_str().expect("text")), "{error}");
+    Ok(())
+}

@@ -20,6 +20,9 @@ use crate::codec::encode_value;
 use crate::rows::{RowChange, Rows};
 use crate::sealed::{SealedPartition, next_end};
 
+/// Entries for which room is always kept.
+const SPARE_ENTRIES: usize = 4096;
+
 /// Entries that are looked at together.
 const BLOCK: usize = 32;
 
@@ -40,10 +43,28 @@ pub(super) struct Sealing {
     taken: bool,
 }
 
-struct Undo {
+pub(super) struct Undo {
     place: u32,
     row: RowState,
-    digest: u128,
+    digest: [u64; 2],
+}
+
+/// The vectors of the last checkpoint, to be filled again: giving megabytes back and asking for them anew takes milliseconds.
+#[derive(Default)]
+pub(super) struct Spare {
+    places: Vec<u32>,
+    undo: Vec<Undo>,
+}
+
+impl Spare {
+    /// Keeps what a checkpoint needed, unless that was far more than it used.
+    fn keep(&mut self, mut places: Vec<u32>, mut undo: Vec<Undo>) {
+        let used = places.len().max(undo.len()).max(SPARE_ENTRIES);
+        places.clear();
+        undo.clear();
+        self.places = if places.capacity() / 4 <= used { places } else { Vec::new() };
+        self.undo = if undo.capacity() / 4 <= used { undo } else { Vec::new() };
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -82,12 +103,15 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
         self.sealed_round = self.round;
         self.round += 1;
         let delta = |hosted: &super::Hosted| Delta { digest: hosted.digest, entries: hosted.entries, changed: 0 };
-        let (places, graves) = (std::mem::take(&mut self.changed), std::mem::take(&mut self.graves));
+        let Spare { places: empty, mut undo } = std::mem::take(&mut self.spare);
+        let places = std::mem::replace(&mut self.changed, empty);
+        let graves = std::mem::take(&mut self.graves);
         // Room for all at once: growing would copy megabytes in the middle of a slice.
         let rows = places.len() + graves.len();
+        undo.reserve(rows);
         self.sealing = Some(Sealing {
             epoch,
-            undo: Vec::with_capacity(rows),
+            undo,
             rows: Rows::with_capacity(rows),
             places,
             next: 0,
@@ -190,7 +214,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             Some(_) => Change::Put,
         };
         let Some(row) = plan(*changelog, entry.row, change) else { return Ok(()) };
-        sealing.undo.push(Undo { place, row: entry.row, digest: entry.digest() });
+        sealing.undo.push(Undo { place, row: entry.row, digest: entry.digest });
         let partition = entry.hash.partition(*partitions);
         let place_of = usize::from(local[partition.0 as usize]);
         debug_assert_eq!(hosted[place_of].id, partition);
@@ -260,6 +284,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             (hosted.digest, hosted.entries, hosted.end) = (delta.digest, delta.entries, end);
         }
         self.graves.extend_from_slice(&sealing.new_graves);
+        self.spare.keep(sealing.places, sealing.undo);
         self.sealed_round = NO_ROUND;
     }
 
@@ -282,7 +307,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
         for undo in sealing.undo.iter().rev() {
             let entry = self.slab.get_mut(undo.place);
             entry.row = undo.row;
-            entry.set_digest(undo.digest);
+            entry.digest = undo.digest;
             if entry.round == 0 {
                 entry.round = self.sealed_round;
                 again.push(undo.place);

@@ -1,10 +1,20 @@
-//! The surfaces of Thalweg: the command line that `thalweg` and every job binary have, and HTTP.
+
+//! Thalweg, a stream-processing engine: what a job author adds, and the surfaces of every binary: command line and HTTP.
 
 pub mod cli;
 pub mod http;
+mod job;
+pub mod prelude;
 mod progress;
+mod run;
 mod signals;
 
+#[doc(hidden)]
+pub mod macros {
+    pub use thalweg_operators::Registry;
+}
+
 pub use cli::Exit;
+pub use job::{main_with, run_job};
 pub use progress::Progress;
 pub use signals::{StopSignal, on_stop};

@@ -11,6 +11,7 @@ mod document;
 mod explain;
 mod graph;
 mod keys;
+mod plan;
 mod schema;
 mod spec;
 mod suggest;
@@ -21,6 +22,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{Document, apply_environment, parse};
 pub use explain::{ExplainedNode, Explanation, explain};
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
+pub use plan::{PlanContext, plan};
 pub use schema::schema;
 pub use spec::{
     BiasLevel, ConfigValue, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,

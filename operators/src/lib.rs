@@ -13,6 +13,7 @@ mod keyed;
 mod node;
 mod plan;
 mod process;
+mod registry;
 mod sink;
 mod source;
 mod stateless;
@@ -22,6 +23,7 @@ mod stream;
 pub use builder::{JobBuilder, KeyedStream, Stream};
 pub use builtin::fold::SumOf;
 pub use builtin::key::KeyFields;
+pub use builtin::{aggregate, filter, key_by, map, reduce, words};
 pub use catalogue::{Catalogue, ConfigKey, ConfigKind, KeyRule, OperatorInfo};
 pub use context::{Barrier, Barriers, Failure, OperatorStore, SinkBatch, WorkerContext};
 pub use epoch_gate::{Cutting, EpochGate, EpochLimits, NO_TIMER, Recorded, SourceEvent};
@@ -31,6 +33,7 @@ pub use plan::{
     ChangelogKind, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan, Settings, SinkNode,
     SourceNode, StoreSettings, StoreShape,
 };
+pub use registry::{OperatorRequest, Registry};
 pub use process::{EpochCtx, KeyedProcess, Output, ProcessError, RecordsOf, State, Timestamp};
 pub use store::{KeyBounds, StoreReader, scan_bounds};
 pub use stream::{AnyStream, TypeTag};

@@ -32,6 +32,7 @@ pub(crate) struct Driver {
     pub(crate) gate: Arc<EpochGate>,
     pub(crate) minter: Minter,
     pub(crate) bindings: BindingsWriter,
+    pub(crate) keep_bindings: bool,
     pub(crate) sources: Arc<[PartitionSpec]>,
     /// The positions at the last released epoch.
     pub(crate) positions: BTreeMap<SourceKey, u64>,
@@ -257,7 +258,9 @@ impl Driver {
         assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
         self.checkpoint = CheckpointState::Idle(epoch);
         self.shared.to_workers(|| WorkerMessage::Applied(epoch));
-        self.bindings.trim(&*self.log, epoch)?;
+        if !self.keep_bindings {
+            self.bindings.trim(&*self.log, epoch)?;
+        }
         self.shared.checkpointed(epoch, self.generation, since.elapsed(), wall_clock());
         (self.tell)(TaskEvent::Applied(epoch));
         Ok(())

@@ -23,4 +23,4 @@ mod worker;
 
 pub use bindings::decode as decode_binding;
 pub use event::TaskEvent;
-pub use task::{Task, TaskConfig, checkpoint_zero};
+pub use task::{Task, TaskConfig, checkpoint_zero, read_bindings};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thalweg_connectors::log::Log;
 use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState};
 use thalweg_operators::{ChangelogKind, Plan};
-use thalweg_state::changelog::{Fold, RowState};
+use thalweg_state::changelog::Fold;
 use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
 
 use crate::checkpointer::changelog_topic;
@@ -31,7 +31,7 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dy
         })
         .collect();
     let names: Vec<(String, bool)> = specs.iter().map(|spec| (spec.name.clone(), spec.changelog)).collect();
-    let backend = Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, &specs, BackendOptions::default())?;
+    let mut backend = Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
     backend.recover_pending(&recovery.lineage)?;
     let Some(checkpoint) = &recovery.checkpoint else {
         return refuse_leftovers(&backend, &names, recovery).map(|()| Arc::new(backend));
@@ -123,11 +123,6 @@ fn from_changelog(
             fold.push(&key, record.record.value.as_deref())?;
         }
     }
-    let restored = fold.finish(&recovery.lineage, RowState::None, |_| Ok(RowState::None))?;
-    let mut restore = backend.restore(&state.store, state.partition, RestoreMode::Replace)?;
-    for (key, outcome) in &restored.rows {
-        restore.push(key, outcome)?;
-    }
-    restore.set_end(restored.end_row);
-    restore.finish(generation, epoch, state)
+    let committed = (generation, epoch);
+    backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, reader.position())
 }

@@ -1,6 +1,6 @@
 //! A task: the worker process of a job on one node. It does what the coordinator says, and reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use thalweg_core::{
 };
 use thalweg_operators::{ChangelogKind, Cutting, EpochGate, EpochLimits, Failure, Plan, Recorded, WorkerContext};
 use timely::CommunicationConfig;
+use timely::communication::WorkerGuards;
 
 use crate::bindings::{self, BindingsWriter, Stored};
 use crate::checkpointer::{Checkpointer, ensure_changelogs};
@@ -46,6 +47,8 @@ pub struct TaskConfig {
     pub metrics: Metrics,
     /// Bindings of another run, to be repeated byte for byte; nothing more is read then.
     pub recorded: Option<Vec<Binding>>,
+    /// Whether bindings stay in the log after their checkpoint, so that the run can be repeated.
+    pub keep_bindings: bool,
 }
 
 /// A running task.
@@ -73,6 +76,12 @@ fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandl
         body();
     };
     thread::Builder::new().name(name).spawn(guarded).map_err(|error| Error::io("starting a thread", error))
+}
+
+/// The bindings in a log that count, from the first one that is kept on, under the caps of the job's plans.
+pub fn read_bindings(log: &dyn Log, job_id: JobId, caps: &[(Generation, Epoch)]) -> Result<Vec<Binding>> {
+    let stored = bindings::valid(bindings::read(log, job_id, Epoch::ZERO)?, caps, Epoch(u64::MAX));
+    Ok(stored.into_iter().map(|stored| stored.binding).collect())
 }
 
 /// Checkpoint 0 of a new job: what its sources and sinks are before it reads anything.
@@ -227,7 +236,7 @@ struct Running {
     gate: Arc<EpochGate>,
     sinks: (Sender<SinkMessage>, Option<JoinHandle<()>>),
     checkpoints: (Sender<CheckpointMessage>, Option<JoinHandle<()>>),
-    workers: Option<timely::WorkerGuards<()>>,
+    workers: Option<WorkerGuards<()>>,
     sources: Arc<[PartitionSpec]>,
     starts: BTreeMap<SourceKey, u64>,
     minted_at: i64,
@@ -300,7 +309,7 @@ impl Running {
         waiting: &Waiting,
         recovery: &RecoveryPlan,
         backend: &Arc<thalweg_state::Backend>,
-    ) -> Result<timely::WorkerGuards<()>> {
+    ) -> Result<WorkerGuards<()>> {
         let config = &waiting.config;
         let count = config.workers;
         let (links, inboxes): (Vec<_>, Vec<_>) = (0..count)
@@ -375,6 +384,7 @@ impl Running {
             gate: self.gate.clone(),
             minter: Minter::new(limits, interval, open, self.sources.len()),
             bindings,
+            keep_bindings: config.keep_bindings,
             sources: self.sources.clone(),
             positions: self.starts.clone(),
             replay_until: recovery.last_binding,
@@ -445,10 +455,15 @@ fn open_sinks(waiting: &Waiting, recovery: &RecoveryPlan) -> Result<Vec<Box<dyn 
         Some(record) => &record.sinks,
         None => &recovery.zero.sinks,
     };
+    // The source partition stands in for the job partition where nothing is keyed.
+    let sources = recovery.zero.sources.iter().map(|spec| spec.of.partition);
+    let all: BTreeSet<PartitionId> = recovery.zero.partitions.all().chain(sources).collect();
     let sinks = waiting.config.plan.sinks().into_iter().enumerate();
     let open = sinks.map(|(index, (id, sink))| {
         let own = ends.iter().filter(|(key, _)| usize::from(key.sink) == index);
-        let partitions: Vec<(PartitionId, u64)> = own.map(|(key, end)| (key.partition, *end)).collect();
+        let mut partitions: BTreeMap<PartitionId, u64> = all.iter().map(|partition| (*partition, 0)).collect();
+        partitions.extend(own.map(|(key, end)| (key.partition, *end)));
+        let partitions = partitions.into_iter().collect();
         let context = SinkContext { job_id: waiting.config.job_id, generation: recovery.generation, partitions };
         sink.open(&context).map_err(|error| error.context(format!("sink {id:?}")))
     });

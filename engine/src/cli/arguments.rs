@@ -76,9 +76,13 @@ pub struct RunArguments {
     #[arg(long)]
     pub serve: bool,
 
-    /// Repeat a recorded run byte for byte from its bindings
+    /// Repeat a run byte for byte: the data folder of a run with --keep-bindings
     #[arg(long, value_name = "DIR")]
     pub bindings: Option<PathBuf>,
+
+    /// Keep the bindings of all epochs, so that --bindings can repeat this run
+    #[arg(long)]
+    pub keep_bindings: bool,
 
     /// A file with the bearer token of the HTTP server; THALWEG_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]

@@ -50,6 +50,31 @@ pub fn main_with_arguments(program: &dyn Program, arguments: impl IntoIterator<I
         Verb::Query(arguments) => query::query(arguments, &screen),
         Verb::Log(arguments) => log::log(arguments, &screen),
     };
+    finish(done, &screen)
+}
+
+/// Does what the flags of `run` say with a job that needs no job file; the first argument is the name of the binary.
+pub(crate) fn run_built(
+    arguments: impl IntoIterator<Item = OsString>,
+    run: impl FnOnce(&RunArguments, &Screen) -> Result<(), Failure>,
+) -> Exit {
+    // The grammar is that of `run` behind the name of the binary, with the binary itself in place of the job file.
+    let mut arguments = arguments.into_iter();
+    let name = arguments.next().unwrap_or_else(|| OsString::from("job"));
+    let line = [name.clone(), OsString::from("run"), name].into_iter().chain(arguments);
+    let cli = match Cli::try_parse_from(line) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Done };
+        }
+    };
+    let screen = Screen::new(cli.no_color, cli.quiet, cli.verbose);
+    let Verb::Run(arguments) = &cli.verb else { unreachable!("the verb was given above") };
+    finish(run(arguments, &screen), &screen)
+}
+
+fn finish(done: Result<(), Failure>, screen: &Screen) -> Exit {
     match done {
         Ok(()) => Exit::Done,
         Err(failure) => {

@@ -1,0 +1,212 @@
+//! From a valid job to a plan: the nodes of the file, with the operators that the binary brings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use thalweg_connectors::log::{Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Retention, TopicSpec};
+use thalweg_connectors::{
+    BlackholeSink, FileSink, FileSource, FormattedSource, GeneratorSource, OutFormat, RecordSource, Sink, StdoutSink,
+};
+use thalweg_core::{Error, JobId, Result, Value};
+use thalweg_operators::{
+    self as operators, Aggregation, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan, Registry, Settings, SinkOf,
+    SourceOf, StoreSettings,
+};
+
+use crate::demand::Demand;
+use crate::spec::{ConfigValue, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start};
+
+/// What a plan needs of the place where it is to run.
+pub struct PlanContext<'a> {
+    /// The operators of the binary.
+    pub registry: &'a Registry,
+    /// The job.
+    pub job_id: JobId,
+    /// The job's own log.
+    pub log: Arc<dyn Log>,
+    /// The folder of that log.
+    pub log_dir: PathBuf,
+    /// Opens another log to write to.
+    pub open_log: &'a dyn Fn(&std::path::Path) -> Result<Arc<dyn Log>>,
+}
+
+/// Makes the plan of a job.
+///
+/// Errors: `crate-mismatch` where the job was written for another binary; whatever an operator says of its configuration; logs
+/// that cannot be opened.
+pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
+    check_crate(spec, context.registry)?;
+    let mut settings = Settings::new(spec.name.clone());
+    settings.partitions = spec.partitions;
+    settings.workers = spec.workers;
+    settings.epoch_interval = spec.epoch.interval;
+    settings.epoch_max_records = spec.epoch.max_records;
+    settings.epoch_max_bytes = spec.epoch.max_bytes;
+    settings.checkpoint_interval = spec.checkpoint_interval;
+    settings.state_memory = spec.state_memory;
+
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut places: BTreeMap<&str, usize> = BTreeMap::new();
+    for source in &spec.sources {
+        places.insert(&source.id, nodes.len());
+        nodes.push(source_node(spec, source, context)?);
+    }
+    for operator in &spec.operators {
+        let node = operator_node(operator, &inputs(&operator.inputs, &places), context.registry)?;
+        places.insert(&operator.id, nodes.len());
+        nodes.push(node);
+    }
+    for (index, sink) in spec.sinks.iter().enumerate() {
+        nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), context)?);
+    }
+    Plan::new(settings, nodes)
+}
+
+fn inputs(ids: &[String], places: &BTreeMap<&str, usize>) -> Vec<usize> {
+    ids.iter().map(|id| *places.get(id.as_str()).expect("validation has found every input before")).collect()
+}
+
+fn check_crate(spec: &JobSpec, registry: &Registry) -> Result<()> {
+    let Some(wanted) = &spec.crate_name else { return Ok(()) };
+    let (name, version) = (registry.crate_name(), registry.crate_version());
+    let own = if name.is_empty() { "no job crate".to_owned() } else { format!("{name} {version}") };
+    let fits = |wanted: &String| version == wanted || version.starts_with(&format!("{wanted}."));
+    if wanted != name || !spec.crate_version.as_ref().is_none_or(fits) {
+        let asked = spec.crate_version.as_ref().map_or_else(|| wanted.clone(), |version| format!("{wanted} {version}"));
+        let text = format!("job {} is written for {asked}, this binary has {own}; run it with the binary of that crate", spec.name);
+        return Err(Error::user("crate-mismatch", text));
+    }
+    Ok(())
+}
+
+fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Result<Node> {
+    let fields = || match spec.demand(&source.id) {
+        Demand::All => thalweg_connectors::Fields::All,
+        Demand::Fields(fields) => thalweg_connectors::Fields::Only(fields.into_iter().collect()),
+    };
+    let records: Arc<dyn RecordSource<Value>> = match &source.connector {
+        SourceConnector::File { paths, format, follow, max_record_bytes } => {
+            let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
+            let files = FileSource::new(spec.base.clone(), paths.clone(), format).follow(*follow).max_record_bytes(limit);
+            Arc::new(FormattedSource::values(Box::new(files), format.clone(), fields()))
+        }
+        SourceConnector::Generator(generator) => Arc::new(GeneratorSource {
+            count: generator.count,
+            keys: generator.keys,
+            skew: generator.skew,
+            seed: generator.seed,
+            partitions: generator.partitions,
+        }),
+        SourceConnector::Log { path, topic, format } => {
+            let start = match source.start {
+                Start::Earliest => thalweg_connectors::log::Start::Earliest,
+                Start::Latest => thalweg_connectors::log::Start::Latest,
+            };
+            let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
+            let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
+            Arc::new(FormattedSource::values(Box::new(log), format.clone(), fields()))
+        }
+    };
+    let rate = source.rate.map(|rate| rate as f64);
+    Ok(Node {
+        id: source.id.clone(),
+        uses: source.uses().to_owned(),
+        config: format!("{:?}", source.connector),
+        inputs: Vec::new(),
+        store: StoreSettings::default(),
+        logic: NodeLogic::Source(Box::new(SourceOf { source: records, rate, on_error: spec.on_error })),
+    })
+}
+
+fn operator_node(operator: &OperatorSpec, inputs: &[usize], registry: &Registry) -> Result<Node> {
+    let store = operator.store.map_or_else(StoreSettings::default, |store| StoreSettings {
+        changelog: store.changelog,
+        query: store.query,
+    });
+    Ok(Node {
+        id: operator.id.clone(),
+        uses: operator.uses.clone(),
+        config: format!("key={:?} {:?}", operator.key, operator.raw_config),
+        inputs: inputs.to_vec(),
+        store,
+        logic: NodeLogic::Operator(logic(operator, registry)?),
+    })
+}
+
+/// The built-in operators by name; everything else is of the job crate.
+fn logic(operator: &OperatorSpec, registry: &Registry) -> Result<Box<dyn OperatorNode>> {
+    let on_error = operator.on_error;
+    let key = operator.key.clone().map(KeyFields::new);
+    let keyed = || key.clone().ok_or_else(|| Error::internal("plan", format!("operator {:?} has no key", operator.id)));
+    let text = |name: &str| match operator.config.get(name) {
+        Some(ConfigValue::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    let expression = |name: &str| match operator.config.get(name) {
+        Some(ConfigValue::Expression(expression)) => Ok(expression.clone()),
+        _ => Err(Error::internal("plan", format!("operator {:?} has no expression {name:?}", operator.id))),
+    };
+    let result = text("as").unwrap_or_else(|| operator.id.clone());
+    Ok(match operator.uses.as_str() {
+        "words" => operators::words(text("field").unwrap_or_else(|| "line".to_owned()), on_error),
+        "filter" => operators::filter(expression("where")?, on_error),
+        "map" => match operator.config.get("fields") {
+            Some(ConfigValue::Expressions(fields)) => operators::map(fields.clone(), on_error),
+            _ => return Err(Error::internal("plan", format!("operator {:?} has no fields", operator.id))),
+        },
+        "key_by" => operators::key_by(keyed()?, on_error),
+        "count" => {
+            let function = operators::AggregateFunction::Count;
+            let fold = Aggregation { function, argument: None, filter: expression("where").ok() };
+            operators::aggregate(keyed()?, vec![(result, fold)], on_error)
+        }
+        "sum" | "min" | "max" | "mean" => {
+            let function = operators::AggregateFunction::ALL.into_iter().find(|function| function.name() == operator.uses);
+            let function = function.expect("each of these names is one of a function");
+            let fold = Aggregation { function, argument: Some(expression("of")?), filter: None };
+            operators::aggregate(keyed()?, vec![(result, fold)], on_error)
+        }
+        "aggregate" => match operator.config.get("aggregates") {
+            Some(ConfigValue::Aggregations(folds)) => operators::aggregate(keyed()?, folds.clone(), on_error),
+            _ => return Err(Error::internal("plan", format!("operator {:?} has no aggregates", operator.id))),
+        },
+        "reduce" => operators::reduce(keyed()?, expression("of")?, expression("with")?, &result, on_error),
+        name => {
+            let request =
+                OperatorRequest { id: operator.id.clone(), key, config: operator.raw_config.clone(), on_error };
+            registry.create(name, &request)?
+        }
+    })
+}
+
+fn sink_node(spec: &JobSpec, sink: &SinkSpec, index: u16, inputs: &[usize], context: &PlanContext<'_>) -> Result<Node> {
+    let (target, format): (Arc<dyn Sink>, Option<OutFormat>) = match &sink.connector {
+        SinkConnector::File { path, single: true, format } => (Arc::new(FileSink::single_file(path, *format)), Some(*format)),
+        SinkConnector::File { path, single: false, format } => (Arc::new(FileSink::folder(path, *format)), Some(*format)),
+        SinkConnector::Stdout { format } => (Arc::new(StdoutSink), Some(*format)),
+        SinkConnector::Blackhole => (Arc::new(BlackholeSink::new()), None),
+        SinkConnector::Log { path, topic, partitions, format } => {
+            let log = match path {
+                Some(path) => (context.open_log)(path)?,
+                None => context.log.clone(),
+            };
+            let topic = TopicSpec { name: topic.clone(), partitions: *partitions, retention: Retention::Keep };
+            let producer = format!("{}-sink-{}-0", context.job_id, sink.id);
+            let config = LogSinkConfig { topic, sink: index, producer, partitions: spec.partitions };
+            (Arc::new(LogSink::new(log, config)?), Some(*format))
+        }
+    };
+    let node = match format {
+        Some(format) => SinkOf::<Value>::new(target, move |value: &Value, out: &mut Vec<u8>| format.encode_value(value, out)),
+        None => SinkOf::<Value>::counting(target),
+    };
+    Ok(Node {
+        id: sink.id.clone(),
+        uses: sink.uses().to_owned(),
+        config: format!("{:?}", sink.connector),
+        inputs: inputs.to_vec(),
+        store: StoreSettings::default(),
+        logic: NodeLogic::Sink(Box::new(node)),
+    })
+}

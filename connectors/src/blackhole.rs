@@ -59,7 +59,10 @@ struct BlackholeWriter {
 impl SinkWriter for BlackholeWriter {
     fn write(&mut self, _epoch: Epoch, partition: PartitionId, batch: &EncodedBatch) -> Result<()> {
         let Some(position) = self.positions.get_mut(&partition) else {
-            return Err(Error::internal("sink-partition", format!("blackhole: partition {partition} is not this writer's")));
+            return Err(Error::internal(
+                "sink-partition",
+                format!("blackhole: partition {partition} is not this writer's"),
+            ));
         };
         *position += batch.records.len() as u64;
         self.records += batch.records.len() as u64;
@@ -92,7 +95,8 @@ mod tests {
     fn records_are_counted_when_their_epoch_ends() {
         let sink = BlackholeSink::new();
         let partitions = vec![(PartitionId(3), 10)];
-        let mut writer = sink.open(&SinkContext { job_id: JobId(1), generation: Generation(1), partitions }).expect("opens");
+        let mut writer =
+            sink.open(&SinkContext { job_id: JobId(1), generation: Generation(1), partitions }).expect("opens");
         let batch = EncodedBatch { data: vec![1, 2], records: vec![EncodedRecord { key: None, value: Some(0..2) }] };
         writer.write(Epoch(1), PartitionId(3), &batch).expect("takes");
         assert_eq!(sink.records(), 0);

@@ -8,7 +8,9 @@ use std::fmt::Debug;
 use thalweg_core::{ContentHash, Epoch, Generation, JobId, PartitionId, PartitionSpec};
 
 use crate::random::Random;
-use crate::{EncodedBatch, EncodedRecord, ReadLimit, ReadState, RecordReader, RecordSource, Sink, SinkContext, SinkWriter};
+use crate::{
+    EncodedBatch, EncodedRecord, ReadLimit, ReadState, RecordReader, RecordSource, Sink, SinkContext, SinkWriter,
+};
 
 /// Calls of `read` after which a source that gives nothing more is taken to hang.
 const MAX_CALLS: usize = 1_000_000;
@@ -28,8 +30,13 @@ fn read_singly<T>(reader: &mut dyn RecordReader<T>, until: Option<u64>) -> Readi
     let mut reading = Reading { records: Vec::new(), hash: ContentHash::default(), state: ReadState::More };
     let (mut out, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..MAX_CALLS {
-        reading.state = reader.read(ReadLimit { records: 1, until, ..WIDE }, &mut out, &mut bad).expect("clause 2: reads");
-        assert!(out.len() + bad.len() <= 1, "clause 4: {} records, and at most one was asked for", out.len() + bad.len());
+        reading.state =
+            reader.read(ReadLimit { records: 1, until, ..WIDE }, &mut out, &mut bad).expect("clause 2: reads");
+        assert!(
+            out.len() + bad.len() <= 1,
+            "clause 4: {} records, and at most one was asked for",
+            out.len() + bad.len()
+        );
         reading.records.extend(out.drain(..).map(|record| (reader.position(), Ok(record))));
         reading.records.extend(bad.drain(..).map(|bad| (bad.next, Err(bad.why))));
         if reading.state != ReadState::More {
@@ -41,7 +48,10 @@ fn read_singly<T>(reader: &mut dyn RecordReader<T>, until: Option<u64>) -> Readi
 }
 
 /// Reads with a limit until the end or `until`.
-fn read_limited<T>(reader: &mut dyn RecordReader<T>, mut limit: impl FnMut() -> ReadLimit) -> (Vec<T>, usize, ContentHash) {
+fn read_limited<T>(
+    reader: &mut dyn RecordReader<T>,
+    mut limit: impl FnMut() -> ReadLimit,
+) -> (Vec<T>, usize, ContentHash) {
     let (mut out, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..MAX_CALLS {
         let limit = limit();
@@ -68,13 +78,21 @@ pub fn check_source<T: Debug + PartialEq>(make: impl Fn() -> Box<dyn RecordSourc
     ids.dedup();
     assert_eq!(ids.len(), partitions.len(), "clause 1: two partitions have the same id");
     assert!(ids.iter().all(|id| id.source == 3), "clause 1: a partition has not the index of its source");
-    assert_eq!(make().discover(3).expect("clause 1: discovers"), partitions, "clause 1: another answer the second time");
+    assert_eq!(
+        make().discover(3).expect("clause 1: discovers"),
+        partitions,
+        "clause 1: another answer the second time"
+    );
     for partition in &partitions {
         check_partition(&make, partition, seed);
     }
 }
 
-fn check_partition<T: Debug + PartialEq>(make: &impl Fn() -> Box<dyn RecordSource<T>>, partition: &PartitionSpec, seed: u64) {
+fn check_partition<T: Debug + PartialEq>(
+    make: &impl Fn() -> Box<dyn RecordSource<T>>,
+    partition: &PartitionSpec,
+    seed: u64,
+) {
     let open = |from| make().open(partition, from).unwrap_or_else(|error| panic!("clause 2: opens at {from}: {error}"));
     let whole = read_singly(&mut *open(partition.start), None);
     let positions: Vec<u64> = whole.records.iter().map(|(next, _)| *next).collect();
@@ -150,7 +168,11 @@ fn batch_of(epoch: u64, partition: PartitionId, variant: u64) -> EncodedBatch {
     batch
 }
 
-fn open(sink: &dyn Sink, generation: u64, partitions: &[(PartitionId, u64)]) -> thalweg_core::Result<Box<dyn SinkWriter>> {
+fn open(
+    sink: &dyn Sink,
+    generation: u64,
+    partitions: &[(PartitionId, u64)],
+) -> thalweg_core::Result<Box<dyn SinkWriter>> {
     sink.open(&SinkContext { job_id: JobId(7), generation: Generation(generation), partitions: partitions.to_vec() })
 }
 
@@ -230,7 +252,10 @@ fn visible_in_order<B: SinkBench>() {
     let mut writer = open(&*bench.sink(), 2, &starts).expect("opens");
     writer.replayed().expect("clause 4: what is before the job is not its own");
     write(&mut *writer, 1..=EPOCHS, 5).expect("clause 1: writes");
-    assert!(shown(&bench).iter().zip(&before).all(|(all, before)| all.starts_with(before)), "clause 2: what was there is gone");
+    assert!(
+        shown(&bench).iter().zip(&before).all(|(all, before)| all.starts_with(before)),
+        "clause 2: what was there is gone"
+    );
 }
 
 /// A crash leaves any part of what was written since the checkpoint; the replay gives the same bytes.
@@ -250,7 +275,11 @@ fn crash_anywhere<B: SinkBench>() {
             let opened = open(&*bench.sink(), 2, &checkpoint);
             if length < at {
                 let error = opened.err().unwrap_or_else(|| panic!("clause 2: {length} of {at} bytes, and it opens"));
-                assert_eq!(error.blame(), thalweg_core::Blame::External, "clause 2: the loss is nobody else's: {error}");
+                assert_eq!(
+                    error.blame(),
+                    thalweg_core::Blame::External,
+                    "clause 2: the loss is nobody else's: {error}"
+                );
                 continue;
             }
             let mut writer = opened.expect("clause 2: opens at the checkpoint");

@@ -42,8 +42,11 @@ impl Random {
     #[cfg(test)]
     pub(crate) fn seed_for_tests() -> u64 {
         let given = std::env::var("THALWEG_SEED").ok().and_then(|seed| seed.parse().ok());
-        let now =
-            || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
+        let now = || {
+            std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| since.as_nanos() as u64)
+        };
         let seed = given.unwrap_or_else(now);
         println!("repeat with THALWEG_SEED={seed}");
         seed

@@ -58,7 +58,8 @@ impl<W: Write + Send> SinkWriter for Lines<W> {
     fn write(&mut self, _epoch: Epoch, _partition: PartitionId, batch: &EncodedBatch) -> Result<()> {
         for record in &batch.records {
             let Some(value) = &record.value else {
-                let message = "standard output cannot show the deletion of a key; use emit = \"changes\", or a sink with keys";
+                let message =
+                    "standard output cannot show the deletion of a key; use emit = \"changes\", or a sink with keys";
                 return Err(Error::user("sink-deletion", message));
             };
             self.pending.extend_from_slice(&batch.data[value.clone()]);

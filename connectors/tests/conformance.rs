@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 
 use thalweg_connectors::conformance::{SinkBench, check_sink, check_source};
 use thalweg_connectors::{
-    BadRecord, EncodedBatch, GeneratorSource, ReadLimit, ReadState, RecordReader, RecordSource, Sink, SinkContext, SinkWriter,
+    BadRecord, EncodedBatch, GeneratorSource, ReadLimit, ReadState, RecordReader, RecordSource, Sink, SinkContext,
+    SinkWriter,
 };
 use thalweg_core::{ContentHash, Epoch, Error, Generation, PartitionId, PartitionSpec, Result, Value};
 
 /// The clause that a check finds broken; nothing where all is well.
 fn broken_clause(check: impl FnOnce()) -> Option<String> {
     let panic = catch_unwind(AssertUnwindSafe(check)).err()?;
-    let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    let text =
+        panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
     let text = text.expect("a message");
     let start = text.find("clause").unwrap_or_else(|| panic!("no clause in {text}"));
     Some(text[start..].split(':').next().expect("a clause").to_owned())
@@ -153,7 +155,13 @@ impl Sink for Memory {
             }
             positions.insert(*partition, (*position as usize).min(bytes.len()));
         }
-        Ok(Box::new(MemoryWriter { memory: self.clone(), generation: context.generation, bug, positions, pending: Vec::new() }))
+        Ok(Box::new(MemoryWriter {
+            memory: self.clone(),
+            generation: context.generation,
+            bug,
+            positions,
+            pending: Vec::new(),
+        }))
     }
 }
 
@@ -193,7 +201,11 @@ impl SinkWriter for MemoryWriter {
     fn replayed(&mut self) -> Result<()> {
         let state = self.memory.0.lock().expect("lock");
         let left = self.positions.iter().any(|(partition, position)| state.0[partition].len() > *position);
-        if left && self.bug != SinkBug::KeepsForeign { Err(Error::external("beyond", "foreign records")) } else { Ok(()) }
+        if left && self.bug != SinkBug::KeepsForeign {
+            Err(Error::external("beyond", "foreign records"))
+        } else {
+            Ok(())
+        }
     }
 }
 

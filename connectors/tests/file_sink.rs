@@ -165,8 +165,9 @@ fn what_is_wrong_has_its_code() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.message().contains("part-00001.jsonl") || code == "not-a-file" || code == "io", "{error}");
     };
-    let write =
-        |content: &'static str| move |path: &std::path::Path| fs::write(path.join("part-00001.jsonl"), content).expect("a file");
+    let write = |content: &'static str| {
+        move |path: &std::path::Path| fs::write(path.join("part-00001.jsonl"), content).expect("a file")
+    };
     check(&write("a\n"), 3, "sink-lost-data");
     check(&write("old\na\nc\n"), 4, "sink-differs");
     check(&write("a\nb\nc\n"), 0, "sink-beyond-binding");

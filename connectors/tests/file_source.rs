@@ -41,7 +41,11 @@ fn gzip(members: &[&[u8]]) -> Vec<u8> {
 }
 
 fn values(folder: &Path, paths: &[&str], format: &Format) -> FormattedSource<Value> {
-    FormattedSource::values(Box::new(FileSource::new(folder, paths.iter().copied(), format)), format.clone(), Fields::All)
+    FormattedSource::values(
+        Box::new(FileSource::new(folder, paths.iter().copied(), format)),
+        format.clone(),
+        Fields::All,
+    )
 }
 
 const LIMIT: ReadLimit = ReadLimit { records: 3, bytes: 1 << 20, until: None };
@@ -66,7 +70,11 @@ fn show<T: ToString>(source: &dyn RecordSource<T>) -> Vec<String> {
             let mut reader = source.open(&partition, partition.start)?;
             let (out, state) = drain(&mut *reader, &mut bad)?;
             assert_eq!(state, ReadState::End);
-            assert!(partition.end.is_none_or(|end| end == reader.position()), "ends at {}: {partition:?}", reader.position());
+            assert!(
+                partition.end.is_none_or(|end| end == reader.position()),
+                "ends at {}: {partition:?}",
+                reader.position()
+            );
             shown.extend(out.iter().map(ToString::to_string));
             shown.extend(bad.into_iter().map(|bad| bad.why));
         }
@@ -126,7 +134,12 @@ fn what_a_file_holds_is_what_is_read() {
         &[r#"{"line":"a"}"#, r#"{"line":"b"}"#, r#"{"line":""}"#, r#"{"line":"c\r"}"#],
     );
     check("mark", b"\xef\xbb\xbfa\n", Format::Lines, &[r#"{"line":"a"}"#]);
-    check("some.gz", &gzip(&[b"a\nb", b"c\n", b"d"]), Format::Lines, &[r#"{"line":"a"}"#, r#"{"line":"bc"}"#, r#"{"line":"d"}"#]);
+    check(
+        "some.gz",
+        &gzip(&[b"a\nb", b"c\n", b"d"]),
+        Format::Lines,
+        &[r#"{"line":"a"}"#, r#"{"line":"bc"}"#, r#"{"line":"d"}"#],
+    );
     check(
         "typed.csv",
         b"t,d,o\r\n2001-01-01T00:01:00Z,-3,SEA\r\n,1.5,\"7\"\r\nx\r\n",
@@ -186,7 +199,9 @@ fn what_is_wrong_has_its_code() {
     let short = FileSource::new(folder.path(), ["long.txt"], &Format::Lines).max_record_bytes(100);
     let shown = show(&FormattedSource::values(Box::new(short), Format::Lines, Fields::All));
     assert!(
-        shown[0].starts_with("record-too-large! long.txt: the record at position 0 has more than 100B; raise max_record_bytes"),
+        shown[0].starts_with(
+            "record-too-large! long.txt: the record at position 0 has more than 100B; raise max_record_bytes"
+        ),
         "{shown:?}"
     );
     let follow = FileSource::new(folder.path(), ["zipped"], &Format::Lines).follow(true);
@@ -196,7 +211,9 @@ fn what_is_wrong_has_its_code() {
     let shown = show(&FormattedSource::values(Box::new(raw), csv(), Fields::Only(vec!["delai".into()])));
     assert_eq!(
         shown,
-        ["missing-column! flights.csv: no column \"delai\"; the columns are time, delay, origin; did you mean \"delay\"?"]
+        [
+            "missing-column! flights.csv: no column \"delai\"; the columns are time, delay, origin; did you mean \"delay\"?"
+        ]
     );
 }
 
@@ -274,7 +291,11 @@ fn a_followed_file_is_read_as_it_grows() {
     let folder = folder(&[("grows.csv", b"a,")]);
     let path = folder.path().join("grows.csv");
     let append = |text: &str| {
-        fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes())).expect("appends");
+        fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .expect("appends");
     };
     let raw = FileSource::new(folder.path(), ["*.csv"], &csv()).follow(true);
     let source = FormattedSource::values(Box::new(raw), csv(), Fields::All);

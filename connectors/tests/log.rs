@@ -5,10 +5,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thalweg_connectors::conformance::{SinkBench, check_sink, check_source};
 use thalweg_connectors::log::{
-    EmbeddedLog, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, NewRecord, POSITION_HEADER, Position, Retention, Start, TopicSpec,
+    EmbeddedLog, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, NewRecord, POSITION_HEADER, Position,
+    Retention, Start, TopicSpec,
 };
 use thalweg_connectors::{
-    EncodedBatch, EncodedRecord, Fields, Format, FormattedSource, RawBatch, RawSource, ReadLimit, ReadState, Sink, SinkContext, SinkWriter,
+    EncodedBatch, EncodedRecord, Fields, Format, FormattedSource, RawBatch, RawSource, ReadLimit, ReadState, Sink,
+    SinkContext, SinkWriter,
 };
 use thalweg_core::{Epoch, Generation, JobId, PartitionCount, PartitionId, Result};
 
@@ -35,7 +37,11 @@ fn fill(log: &EmbeddedLog, partitions: u16, lines: std::ops::Range<u16>) {
     let mut producer = log.fence("fill", Generation(1)).expect("fence");
     for n in lines {
         producer.begin().expect("begin");
-        let record = NewRecord { key: Some(vec![(n % 7) as u8]), value: Some(format!("line {n}").into_bytes()), headers: Vec::new() };
+        let record = NewRecord {
+            key: Some(vec![(n % 7) as u8]),
+            value: Some(format!("line {n}").into_bytes()),
+            headers: Vec::new(),
+        };
         producer.append("t", PartitionId(n % partitions), record).expect("append");
         producer.commit().expect("commit");
     }
@@ -68,7 +74,13 @@ fn a_source_begins_and_ends_where_it_is_told() {
         log.reader("t", P0, 25).and_then(|mut reader| reader.read(1, &mut records)).expect("read");
         records[0].time
     };
-    for (start, offset) in [(Start::Earliest, 0), (Start::Latest, 40), (Start::Time(time), 25), (Start::Time(time + 1), 26), (Start::Time(0), 0)] {
+    for (start, offset) in [
+        (Start::Earliest, 0),
+        (Start::Latest, 40),
+        (Start::Time(time), 25),
+        (Start::Time(time + 1), 26),
+        (Start::Time(0), 0),
+    ] {
         for bounded in [false, true] {
             let source = source(dir.path(), start, bounded);
             let specs = source.discover(0).expect("discover");
@@ -116,7 +128,8 @@ fn a_source_that_lost_records_or_is_another_one_is_an_error() {
     let mut batch = RawBatch::default();
     reader.read(ReadLimit { records: 2, ..WIDE }, &mut batch).expect("read");
     log.clean().expect("clean");
-    let error = (0..20).find_map(|_| reader.read(ReadLimit { records: 1, ..WIDE }, &mut batch).err()).expect("an error");
+    let error =
+        (0..20).find_map(|_| reader.read(ReadLimit { records: 1, ..WIDE }, &mut batch).err()).expect("an error");
     assert_eq!(error.code(), "source-lost");
     assert_eq!(source.open(&spec, 2).err().expect("an error").code(), "source-lost");
     let mut other = spec.clone();
@@ -209,7 +222,8 @@ fn batch(records: &[Put<'_>]) -> EncodedBatch {
         batch.data.extend_from_slice(text.as_bytes());
         start..batch.data.len()
     };
-    let records = records.iter().map(|(key, value)| EncodedRecord { key: Some(add(key)), value: value.map(&mut add) }).collect();
+    let records =
+        records.iter().map(|(key, value)| EncodedRecord { key: Some(add(key)), value: value.map(&mut add) }).collect();
     EncodedBatch { data: batch.data, records }
 }
 
@@ -232,7 +246,9 @@ fn a_checkpoint_within_a_replay_loses_nothing() {
     let dir = folder();
     let log = Arc::new(open(dir.path(), 200));
     let sink = |log: &Arc<EmbeddedLog>| LogSink::new(log.clone(), config(Retention::Keep, 1)).expect("a sink");
-    let run = |writer: &mut dyn SinkWriter, n| epoch(writer, n, &[(0, &[("a", Some("1")), ("b", None)]), (5, &[("c", Some("2"))])]);
+    let run = |writer: &mut dyn SinkWriter, n| {
+        epoch(writer, n, &[(0, &[("a", Some("1")), ("b", None)]), (5, &[("c", Some("2"))])])
+    };
     let mut first = writer(&sink(&log), 1, &[(0, 0), (5, 0)]).expect("open");
     for n in 1..=3 {
         run(&mut *first, n).expect("write");
@@ -247,7 +263,8 @@ fn a_checkpoint_within_a_replay_loses_nothing() {
     }
     third.replayed().expect("nothing left");
     assert_eq!(third.sync().expect("sync"), [(PartitionId(0), 12), (PartitionId(5), 12)]);
-    let shown: Vec<_> = records(&log, P0).into_iter().map(|r| Position::decode(&r.headers[0].1).expect("a position")).collect();
+    let shown: Vec<_> =
+        records(&log, P0).into_iter().map(|r| Position::decode(&r.headers[0].1).expect("a position")).collect();
     let places: Vec<_> = shown.iter().map(|p| (p.epoch.0, p.partition.0, p.sequence)).collect();
     assert_eq!(places, (1..=4).flat_map(|n| [(n, 0, 0), (n, 0, 1), (n, 5, 0)]).collect::<Vec<_>>());
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use thalweg_connectors::log::{EmbeddedLog, Log, NewRecord, Retention, TopicSpec};
 use thalweg_core::{Generation, PartitionId, Result, failpoint};
 
-const TOPICS: [(&str, Retention); 2] = [("kept", Retention::Keep), ("compact", Retention::Compact { delete_retention_ms: 1 << 40 })];
+const TOPICS: [(&str, Retention); 2] =
+    [("kept", Retention::Keep), ("compact", Retention::Compact { delete_retention_ms: 1 << 40 })];
 const KEYS: u64 = 7;
 const PARTITIONS: u16 = 2;
 const DIR_VARIABLE: &str = "THALWEG_TEST_LOG_DIR";
@@ -29,7 +30,11 @@ fn commit(log: &EmbeddedLog, n: u64) -> Result<()> {
     for (topic, _) in TOPICS {
         for partition in (0..PARTITIONS).map(PartitionId) {
             for part in 0..2u64 {
-                let record = NewRecord { key: Some(vec![((2 * n + part) % KEYS) as u8]), value: Some(n.to_le_bytes().to_vec()), headers: Vec::new() };
+                let record = NewRecord {
+                    key: Some(vec![((2 * n + part) % KEYS) as u8]),
+                    value: Some(n.to_le_bytes().to_vec()),
+                    headers: Vec::new(),
+                };
                 producer.append(topic, partition, record)?;
             }
         }
@@ -46,14 +51,23 @@ fn check(log: &EmbeddedLog, acknowledged: u64, doing: &str) -> u64 {
             let mut reader = log.reader(topic, partition, 0).expect("reader");
             while reader.read(1000, &mut records).expect("read") {}
             let (_, end) = log.offsets(topic, partition).expect("offsets");
-            assert!(end == 2 * acknowledged || end == 2 * acknowledged + 2, "{doing}: {topic}/{partition} ends at {end}, {acknowledged} commits");
+            assert!(
+                end == 2 * acknowledged || end == 2 * acknowledged + 2,
+                "{doing}: {topic}/{partition} ends at {end}, {acknowledged} commits"
+            );
             most = most.max(end / 2);
-            assert!(records.iter().all(|r| r.record.value == Some((r.offset / 2).to_le_bytes().to_vec())), "{doing}: wrong values");
+            assert!(
+                records.iter().all(|r| r.record.value == Some((r.offset / 2).to_le_bytes().to_vec())),
+                "{doing}: wrong values"
+            );
             let last_of_each = |offset: u64| offset + KEYS >= end;
             let shown: Vec<u64> = records.iter().map(|r| r.offset).collect();
             match topic {
                 "kept" => assert!(shown.iter().copied().eq(0..end), "{doing}: {shown:?}"),
-                _ => assert!((0..end).filter(|o| last_of_each(*o)).all(|o| shown.contains(&o)), "{doing}: {shown:?} of {end}"),
+                _ => assert!(
+                    (0..end).filter(|o| last_of_each(*o)).all(|o| shown.contains(&o)),
+                    "{doing}: {shown:?} of {end}"
+                ),
             }
         }
     }
@@ -70,7 +84,11 @@ fn repair(dir: &Path, acknowledged: u64, doing: &str) {
         for partition in (0..PARTITIONS).map(PartitionId) {
             let (_, end) = log.offsets(topic, partition).expect("offsets");
             for offset in end..2 * most {
-                let record = NewRecord { key: Some(vec![(offset % KEYS) as u8]), value: Some((offset / 2).to_le_bytes().to_vec()), headers: Vec::new() };
+                let record = NewRecord {
+                    key: Some(vec![(offset % KEYS) as u8]),
+                    value: Some((offset / 2).to_le_bytes().to_vec()),
+                    headers: Vec::new(),
+                };
                 producer.append(topic, partition, record).expect("append");
             }
         }
@@ -146,7 +164,10 @@ fn a_kill_leaves_whole_transactions() {
         for hit in [1, 2, 3, 6, 9] {
             let doing = format!("{point}=kill@{hit}");
             let mut child = Command::new(std::env::current_exe().expect("this binary"));
-            child.args(["child", "--exact", "--nocapture"]).env(DIR_VARIABLE, dir.path()).env(failpoint::VARIABLE, &doing);
+            child
+                .args(["child", "--exact", "--nocapture"])
+                .env(DIR_VARIABLE, dir.path())
+                .env(failpoint::VARIABLE, &doing);
             let output = child.stderr(Stdio::piped()).output().expect("runs");
             assert!(!output.status.success(), "{doing}: not killed");
             let text = String::from_utf8_lossy(&output.stdout);

@@ -46,7 +46,10 @@ pub fn run_job(build: impl FnOnce() -> thalweg_core::Result<Plan>) -> Exit {
     run_job_with(build, std::env::args_os())
 }
 
-fn run_job_with(build: impl FnOnce() -> thalweg_core::Result<Plan>, arguments: impl IntoIterator<Item = OsString>) -> Exit {
+fn run_job_with(
+    build: impl FnOnce() -> thalweg_core::Result<Plan>,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Exit {
     crate::cli::run_built(arguments, |arguments, screen| {
         failpoint::arm_from_env()?;
         crate::run::run_built(build()?, arguments, screen)

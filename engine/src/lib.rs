@@ -1,4 +1,3 @@
-
 //! Thalweg, a stream-processing engine: what a job author adds, and the surfaces of every binary: command line and HTTP.
 
 pub mod cli;

@@ -2,8 +2,8 @@
 
 pub use serde::{Deserialize, Serialize};
 pub use thalweg_connectors::{
-    BadRecord, BlackholeSink, FileSink, FileSource, Format, FormattedSource, GeneratorSource, OutFormat, ReadLimit, ReadState,
-    RecordReader, RecordSource, RunningHash, StdoutSink, TypedJson,
+    BadRecord, BlackholeSink, FileSink, FileSource, Format, FormattedSource, GeneratorSource, OutFormat, ReadLimit,
+    ReadState, RecordReader, RecordSource, RunningHash, StdoutSink, TypedJson,
 };
 pub use thalweg_core::{ContentHash, Epoch, PartitionId, PartitionSpec, SourceKey, Value};
 pub use thalweg_operators::{

@@ -94,7 +94,8 @@ impl Bar {
             if self.0.length().is_none() {
                 self.0.set_length(1_000_000);
                 let template = "[{bar:40}] {percent:>3}%\n{wide_msg}";
-                self.0.set_style(ProgressStyle::with_template(template).expect("a valid template").progress_chars("=> "));
+                self.0
+                    .set_style(ProgressStyle::with_template(template).expect("a valid template").progress_chars("=> "));
             }
             self.0.set_position(u64::from(progress.0));
         }
@@ -207,7 +208,11 @@ mod tests {
     #[test]
     fn lines_say_how_it_goes() {
         for (state, checkpoint, expected) in [
-            (Phase::Running, Some(8_765_000), "orders running  12,345 records/s  1,234,567 read  epoch 42  checkpoint 1.2s ago"),
+            (
+                Phase::Running,
+                Some(8_765_000),
+                "orders running  12,345 records/s  1,234,567 read  epoch 42  checkpoint 1.2s ago",
+            ),
             (Phase::Restoring, None, "orders restoring  12,345 records/s  1,234,567 read  epoch 42  no checkpoint yet"),
             (Phase::Finished, Some(10_000_000), "orders finished  1,234,567 read  epoch 42  checkpoint 0.0s ago"),
         ] {

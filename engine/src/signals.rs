@@ -29,7 +29,8 @@ impl StopSignal {
 ///
 /// Call it once in a process, before the work begins. Errors: `signals` where the operating system refuses.
 pub fn on_stop(stop: impl FnOnce(StopSignal) + Send + 'static) -> Result<()> {
-    let failed = |error: std::io::Error| Error::external("signals", format!("watching for signals: {error}")).with_source(error);
+    let failed =
+        |error: std::io::Error| Error::external("signals", format!("watching for signals: {error}")).with_source(error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
     let (mut interrupt, mut terminate) = {
         let _inside = runtime.enter();

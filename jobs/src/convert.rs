@@ -135,7 +135,11 @@ pub(crate) fn choice(item: &Item, choices: &[Choice]) -> Fit<&'static str> {
 }
 
 pub(crate) fn biases(item: &Item) -> Fit<Vec<(String, BiasLevel)>> {
-    let wrong = || takes("a list of pairs such as [[\"heavy-disk\", \"never\"]], of a tag and always, prefer, neutral, avoid or never");
+    let wrong = || {
+        takes(
+            "a list of pairs such as [[\"heavy-disk\", \"never\"]], of a tag and always, prefer, neutral, avoid or never",
+        )
+    };
     let ItemKind::List(list) = &*item.read() else { return wrong() };
     let pair = |item: &Item| match &item.kind {
         ItemKind::List(pair) => match &**pair {
@@ -189,7 +193,12 @@ fn is_property(item: &Item) -> bool {
             matches!(&*table.entries, [entry] if matches!(&*entry.name, "env" | "file") && entry.item.text().is_some())
         }
         ItemKind::List(_) => false,
-        ItemKind::Text(_) | ItemKind::Loose(_) | ItemKind::Int(_) | ItemKind::Float(_) | ItemKind::Bool(_) | ItemKind::Time(_) => true,
+        ItemKind::Text(_)
+        | ItemKind::Loose(_)
+        | ItemKind::Int(_)
+        | ItemKind::Float(_)
+        | ItemKind::Bool(_)
+        | ItemKind::Time(_) => true,
     }
 }
 

@@ -89,12 +89,20 @@ fn read_by(value: &ConfigValue) -> Demand {
     let of = |fields: Option<BTreeSet<String>>| fields.map_or(Demand::All, Demand::Fields);
     match value {
         ConfigValue::Expression(expression) => of(expression.fields()),
-        ConfigValue::Expressions(named) => named.iter().map(|(_, expression)| of(expression.fields())).fold(Demand::none(), Demand::and),
+        ConfigValue::Expressions(named) => {
+            named.iter().map(|(_, expression)| of(expression.fields())).fold(Demand::none(), Demand::and)
+        }
         ConfigValue::Aggregations(named) => {
             let expressions = named.iter().flat_map(|(_, fold)| fold.argument.iter().chain(&fold.filter));
             expressions.map(|expression| of(expression.fields())).fold(Demand::none(), Demand::and)
         }
-        ConfigValue::Duration(_) | ConfigValue::Bytes(_) | ConfigValue::Int(_) | ConfigValue::Float(_) | ConfigValue::Bool(_)
-        | ConfigValue::Text(_) | ConfigValue::Texts(_) | ConfigValue::Any(_) => Demand::none(),
+        ConfigValue::Duration(_)
+        | ConfigValue::Bytes(_)
+        | ConfigValue::Int(_)
+        | ConfigValue::Float(_)
+        | ConfigValue::Bool(_)
+        | ConfigValue::Text(_)
+        | ConfigValue::Texts(_)
+        | ConfigValue::Any(_) => Demand::none(),
     }
 }

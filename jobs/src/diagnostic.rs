@@ -159,7 +159,8 @@ impl Diagnostics {
                     .path(self.source.file.as_str())
                     .annotation(AnnotationKind::Primary.span(self.visible(range)).label(label));
                 if let Some((range, label)) = &one.related {
-                    snippet = snippet.annotation(AnnotationKind::Context.span(self.visible(range)).label(label.as_str()));
+                    snippet =
+                        snippet.annotation(AnnotationKind::Context.span(self.visible(range)).label(label.as_str()));
                 }
                 title.element(snippet)
             }

@@ -84,7 +84,8 @@ const PREFIX: &str = "THALWEG__";
 /// ```
 pub fn parse(text: &str, file: impl AsRef<Path>) -> Result<Document, Diagnostics> {
     let file = file.as_ref();
-    let base = file.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or_else(PathBuf::new, Path::to_path_buf);
+    let base =
+        file.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or_else(PathBuf::new, Path::to_path_buf);
     let source = Arc::new(SourceText { file: file.display().to_string(), base, text: text.to_owned() });
     if text.len() > MAX_BYTES {
         let message = format!("the file has {} bytes; a job file has at most {MAX_BYTES}", text.len());
@@ -180,7 +181,12 @@ impl Item {
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.kind {
             ItemKind::Text(text) | ItemKind::Loose(text) => Some(text),
-            ItemKind::Int(_) | ItemKind::Float(_) | ItemKind::Bool(_) | ItemKind::Time(_) | ItemKind::List(_) | ItemKind::Table(_) => None,
+            ItemKind::Int(_)
+            | ItemKind::Float(_)
+            | ItemKind::Bool(_)
+            | ItemKind::Time(_)
+            | ItemKind::List(_)
+            | ItemKind::Table(_) => None,
         }
     }
 
@@ -220,9 +226,12 @@ impl Item {
             ItemKind::Float(float) => (*float).into(),
             ItemKind::Bool(bool) => (*bool).into(),
             ItemKind::List(list) => list.iter().map(Item::to_json).collect(),
-            ItemKind::Table(table) => {
-                table.entries.iter().map(|entry| (entry.name.clone(), entry.item.to_json())).collect::<serde_json::Map<_, _>>().into()
-            }
+            ItemKind::Table(table) => table
+                .entries
+                .iter()
+                .map(|entry| (entry.name.clone(), entry.item.to_json()))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
         }
     }
 }

@@ -78,10 +78,17 @@ fn settings(job: &JobSpec) -> Vec<String> {
         Some(interval) => format!("an epoch is cut after {}", format_duration(interval)),
         None => "an epoch is cut by its size alone".to_owned(),
     };
-    let limit = format!("{} records or {} of a source partition", job.epoch.max_records, format_bytes(job.epoch.max_bytes));
-    let bounded = if job.sources.iter().all(SourceSpec::is_bounded) { "ends when its input ends" } else { "runs until it is stopped" };
+    let limit =
+        format!("{} records or {} of a source partition", job.epoch.max_records, format_bytes(job.epoch.max_bytes));
+    let bounded = if job.sources.iter().all(SourceSpec::is_bounded) {
+        "ends when its input ends"
+    } else {
+        "runs until it is stopped"
+    };
     vec![
-        format!("{partitions} partitions, fixed for the life of the state; at most {partitions} workers share keyed work"),
+        format!(
+            "{partitions} partitions, fixed for the life of the state; at most {partitions} workers share keyed work"
+        ),
         format!("{epoch}, or {limit}"),
         format!("a checkpoint every {}; it never stops a worker", format_duration(job.checkpoint_interval)),
         format!("stores use at most {} of memory for values, the rest is on disk", format_bytes(job.state_memory)),
@@ -107,7 +114,10 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
         }
         SourceConnector::Generator(generator) => {
             let count = generator.count.map_or_else(|| "without end".to_owned(), |count| format!("{count} records"));
-            (format!("{{\"n\", \"key\", \"value\"}}, {} keys, {count}", generator.keys), format!("{} partitions", generator.partitions))
+            (
+                format!("{{\"n\", \"key\", \"value\"}}, {} keys, {count}", generator.keys),
+                format!("{} partitions", generator.partitions),
+            )
         }
         SourceConnector::Log { topic, .. } => {
             needs.push(format!("reads the topic {topic:?} of the embedded log"));
@@ -128,7 +138,13 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     }
 }
 
-fn explain_operator(node: &mut ExplainedNode, operator: &OperatorSpec, job: &JobSpec, catalogue: &Catalogue, needs: &mut Vec<String>) {
+fn explain_operator(
+    node: &mut ExplainedNode,
+    operator: &OperatorSpec,
+    job: &JobSpec,
+    catalogue: &Catalogue,
+    needs: &mut Vec<String>,
+) {
     let info = catalogue.operator(&operator.uses);
     node.output = info.map_or_else(String::new, |info| info.output.clone());
     node.partitioning = match &operator.key {
@@ -146,7 +162,11 @@ fn explain_operator(node: &mut ExplainedNode, operator: &OperatorSpec, job: &Job
         node.costs.push(match store.changelog {
             ChangelogKind::None => "changes are kept on the local disk only".to_owned(),
             ChangelogKind::Log => {
-                needs.push(format!("makes the changelog of {:?} in the embedded log, {} partitions", operator.id, job.partitions.get()));
+                needs.push(format!(
+                    "makes the changelog of {:?} in the embedded log, {} partitions",
+                    operator.id,
+                    job.partitions.get()
+                ));
                 "each changed key is written to the changelog once per checkpoint".to_owned()
             }
         });
@@ -165,11 +185,22 @@ fn interpreted(operator: &OperatorSpec) -> Option<(&str, &str)> {
         let expressions: Vec<_> = match value {
             ConfigValue::Expression(expression) => vec![expression],
             ConfigValue::Expressions(named) => named.iter().map(|(_, expression)| expression).collect(),
-            ConfigValue::Aggregations(named) => named.iter().flat_map(|(_, fold)| fold.argument.iter().chain(&fold.filter)).collect(),
-            ConfigValue::Duration(_) | ConfigValue::Bytes(_) | ConfigValue::Int(_) | ConfigValue::Float(_) | ConfigValue::Bool(_)
-            | ConfigValue::Text(_) | ConfigValue::Texts(_) | ConfigValue::Any(_) => Vec::new(),
+            ConfigValue::Aggregations(named) => {
+                named.iter().flat_map(|(_, fold)| fold.argument.iter().chain(&fold.filter)).collect()
+            }
+            ConfigValue::Duration(_)
+            | ConfigValue::Bytes(_)
+            | ConfigValue::Int(_)
+            | ConfigValue::Float(_)
+            | ConfigValue::Bool(_)
+            | ConfigValue::Text(_)
+            | ConfigValue::Texts(_)
+            | ConfigValue::Any(_) => Vec::new(),
         };
-        expressions.into_iter().find(|expression| !expression.is_native()).map(|expression| (name.as_str(), expression.text()))
+        expressions
+            .into_iter()
+            .find(|expression| !expression.is_native())
+            .map(|expression| (name.as_str(), expression.text()))
     })
 }
 

@@ -55,7 +55,8 @@ pub fn graph(job: &JobSpec) -> Graph {
     let sinks = job.sinks.iter().map(|sink| node(&sink.id, NodeKind::Sink, sink.uses()));
     let readers = job.operators.iter().map(|operator| (&operator.id, &operator.inputs));
     let readers = readers.chain(job.sinks.iter().map(|sink| (&sink.id, &sink.inputs)));
-    let edges = readers.flat_map(|(id, inputs)| inputs.iter().map(|input| GraphEdge { from: input.clone(), to: id.clone() }));
+    let edges =
+        readers.flat_map(|(id, inputs)| inputs.iter().map(|input| GraphEdge { from: input.clone(), to: id.clone() }));
     Graph { nodes: sources.chain(operators).chain(sinks).collect(), edges: edges.collect() }
 }
 
@@ -93,7 +94,10 @@ impl Graph {
     }
 
     fn readers(&self, id: &str) -> impl Iterator<Item = &GraphNode> {
-        self.edges.iter().filter(move |edge| edge.from == id).filter_map(|edge| self.nodes.iter().find(|node| node.id == edge.to))
+        self.edges
+            .iter()
+            .filter(move |edge| edge.from == id)
+            .filter_map(|edge| self.nodes.iter().find(|node| node.id == edge.to))
     }
 
     fn index(&self, id: &str) -> usize {
@@ -126,7 +130,8 @@ impl Graph {
                 NodeKind::Operator => "box",
                 NodeKind::Sink => "parallelogram",
             };
-            let _ = writeln!(text, "    {:?} [shape={shape}, label={:?}];", node.id, format!("{}\n{}", node.id, node.uses));
+            let _ =
+                writeln!(text, "    {:?} [shape={shape}, label={:?}];", node.id, format!("{}\n{}", node.id, node.uses));
         }
         for edge in &self.edges {
             let _ = writeln!(text, "    {:?} -> {:?};", edge.from, edge.to);

@@ -142,9 +142,14 @@ pub(crate) const JOB: &[Key] = &[
     key("workers", Kind::Int(1, MAX_WORKERS), "Worker threads of a task; absent: one for each core"),
     key("tasks", Kind::Int(1, 4096), "Worker processes in a cluster").default("1").later_unless("1"),
     key("tags", Kind::Texts, "What the tasks of this job are, for placement"),
-    key("biases", Kind::Biases, "Which tags of nodes and tasks to be near or far of, as in [[\"heavy-disk\", \"never\"]]"),
+    key(
+        "biases",
+        Kind::Biases,
+        "Which tags of nodes and tasks to be near or far of, as in [[\"heavy-disk\", \"never\"]]",
+    ),
     key("standbys", Kind::Int(0, 16), "Extra copies of the state on other nodes").default("0").later_unless("0"),
-    key("delivery", Kind::Choice(&[ready("exactly-once"), later("at-least-once")]), "What sinks promise").default("\"exactly-once\""),
+    key("delivery", Kind::Choice(&[ready("exactly-once"), later("at-least-once")]), "What sinks promise")
+        .default("\"exactly-once\""),
     key("on_error", Kind::Choice(ON_ERROR), "What is done with a record that fails").default("\"fail\""),
     key("epoch", Kind::Table(EPOCH), "How input is cut into epochs"),
     key("checkpoint", Kind::Table(CHECKPOINT), "When state is made durable"),
@@ -152,7 +157,12 @@ pub(crate) const JOB: &[Key] = &[
 ];
 
 pub(crate) const EPOCH: &[Key] = &[
-    key("interval", Kind::DurationOrNone, "How long an epoch is open; \"none\": cut by records and bytes alone, bounded sources only").default("\"20ms\""),
+    key(
+        "interval",
+        Kind::DurationOrNone,
+        "How long an epoch is open; \"none\": cut by records and bytes alone, bounded sources only",
+    )
+    .default("\"20ms\""),
     key("max_records", Kind::Int(1, MANY), "Most records of one source partition in an epoch").default("100_000"),
     key("max_bytes", Kind::Bytes, "Most bytes of one source partition in an epoch").default("\"64MiB\""),
 ];
@@ -161,7 +171,8 @@ pub(crate) const CHECKPOINT: &[Key] =
     &[key("interval", Kind::Duration, "From the start of one checkpoint to the start of the next").default("\"1s\"")];
 
 pub(crate) const STATE: &[Key] =
-    &[key("memory", Kind::Bytes, "Memory for the values of all stores of a task; what is beyond is on disk").default("\"256MiB\"")];
+    &[key("memory", Kind::Bytes, "Memory for the values of all stores of a task; what is beyond is on disk")
+        .default("\"256MiB\"")];
 
 pub(crate) const KAFKA: &[Key] = &[
     key("bootstrap_servers", Kind::Text, "Where the brokers are"),
@@ -178,14 +189,16 @@ pub(crate) const SOURCE: &[Key] = &[
 ];
 
 /// Of sources and sinks whose records are bytes.
-pub(crate) const FORMAT: &[Key] = &[key("format", Kind::Choice(FORMATS), "How a record is written").default("\"json\"")];
+pub(crate) const FORMAT: &[Key] =
+    &[key("format", Kind::Choice(FORMATS), "How a record is written").default("\"json\"")];
 
 /// Of a source with `format = "csv"`.
 pub(crate) const CSV: &[Key] = &[
     key("delimiter", Kind::Character, "Between two cells").default("\",\""),
     key("quote", Kind::Character, "Around cells with delimiters in them").default("\"\\\"\""),
     key("columns", Kind::Texts, "Names of the columns where there is no header"),
-    key("multiline", Kind::Bool, "Whether a quoted cell may hold line ends; false lets workers share a large file").default("true"),
+    key("multiline", Kind::Bool, "Whether a quoted cell may hold line ends; false lets workers share a large file")
+        .default("true"),
 ];
 
 const TIME: &[Key] = &[
@@ -215,7 +228,8 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
         keys: &[
             key("count", Kind::Int(1, MANY), "How many records; absent: without end"),
             key("keys", Kind::Int(1, MANY), "How many different keys").default("1000"),
-            key("skew", Kind::Float(0.0, 10.0), "Exponent of the Zipf distribution of keys; 0: all alike").default("0.0"),
+            key("skew", Kind::Float(0.0, 10.0), "Exponent of the Zipf distribution of keys; 0: all alike")
+                .default("0.0"),
             key("seed", Kind::Int(0, i64::MAX as u64), "Another seed, other records").default("0"),
             key("partitions", Kind::Int(1, 1024), "Source partitions").default("1"),
         ],
@@ -229,7 +243,12 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
 pub(crate) const SINK: &[Key] = &[
     key("connector", Kind::Text, "What it writes to").required(),
     key("inputs", Kind::Texts, "Sources or operators that it reads").required(),
-    key("emit", Kind::Choice(&[ready("updates"), later("final"), later("changes")]), "\"updates\" each epoch, \"final\" when a window closes, \"changes\" with +1 and -1").default("\"updates\""),
+    key(
+        "emit",
+        Kind::Choice(&[ready("updates"), later("final"), later("changes")]),
+        "\"updates\" each epoch, \"final\" when a window closes, \"changes\" with +1 and -1",
+    )
+    .default("\"updates\""),
 ];
 
 pub(crate) const SINK_CONNECTORS: &[Connector] = &[
@@ -248,7 +267,11 @@ pub(crate) const SINK_CONNECTORS: &[Connector] = &[
         name: "log",
         doc: "A topic of the embedded log",
         ready: true,
-        keys: &[LOG_PATH, TOPIC, key("partitions", Kind::Int(1, 65_536), "Partitions of the topic; absent: those of the job")],
+        keys: &[
+            LOG_PATH,
+            TOPIC,
+            key("partitions", Kind::Int(1, 65_536), "Partitions of the topic; absent: those of the job"),
+        ],
     },
     Connector { name: "kafka", doc: "A topic of Kafka", ready: false, keys: &[TOPIC] },
     Connector { name: "http", doc: "Requests to a service", ready: false, keys: &[] },
@@ -268,6 +291,11 @@ pub(crate) const OPERATOR: &[Key] = &[
 
 pub(crate) const STORE: &[Key] = &[
     key("ttl", Kind::Duration, "After which an untouched key goes").later(),
-    key("changelog", Kind::Choice(&[ready("none"), ready("log"), later("kafka")]), "Where changes are kept beyond the local disk").default("\"none\""),
+    key(
+        "changelog",
+        Kind::Choice(&[ready("none"), ready("log"), later("kafka")]),
+        "Where changes are kept beyond the local disk",
+    )
+    .default("\"none\""),
     key("query", Kind::Bool, "Whether it may be read from outside").default("true"),
 ];

@@ -25,8 +25,8 @@ pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
 pub use plan::{PlanContext, plan};
 pub use schema::schema;
 pub use spec::{
-    BiasLevel, ConfigValue, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
-    Start, StoreSpec,
+    BiasLevel, ConfigValue, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector,
+    SourceSpec, Start, StoreSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

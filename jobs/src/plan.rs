@@ -10,8 +10,8 @@ use thalweg_connectors::{
 };
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
-    self as operators, Aggregation, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan, Registry, Settings, SinkOf,
-    SourceOf, StoreSettings,
+    self as operators, Aggregation, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan, Registry,
+    Settings, SinkOf, SourceOf, StoreSettings,
 };
 
 use crate::demand::Demand;
@@ -74,7 +74,10 @@ fn check_crate(spec: &JobSpec, registry: &Registry) -> Result<()> {
     let fits = |wanted: &String| version == wanted || version.starts_with(&format!("{wanted}."));
     if wanted != name || !spec.crate_version.as_ref().is_none_or(fits) {
         let asked = spec.crate_version.as_ref().map_or_else(|| wanted.clone(), |version| format!("{wanted} {version}"));
-        let text = format!("job {} is written for {asked}, this binary has {own}; run it with the binary of that crate", spec.name);
+        let text = format!(
+            "job {} is written for {asked}, this binary has {own}; run it with the binary of that crate",
+            spec.name
+        );
         return Err(Error::user("crate-mismatch", text));
     }
     Ok(())
@@ -88,7 +91,8 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
     let records: Arc<dyn RecordSource<Value>> = match &source.connector {
         SourceConnector::File { paths, format, follow, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
-            let files = FileSource::new(spec.base.clone(), paths.clone(), format).follow(*follow).max_record_bytes(limit);
+            let files =
+                FileSource::new(spec.base.clone(), paths.clone(), format).follow(*follow).max_record_bytes(limit);
             Arc::new(FormattedSource::values(Box::new(files), format.clone(), fields()))
         }
         SourceConnector::Generator(generator) => Arc::new(GeneratorSource {
@@ -120,10 +124,9 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
 }
 
 fn operator_node(operator: &OperatorSpec, inputs: &[usize], registry: &Registry) -> Result<Node> {
-    let store = operator.store.map_or_else(StoreSettings::default, |store| StoreSettings {
-        changelog: store.changelog,
-        query: store.query,
-    });
+    let store = operator
+        .store
+        .map_or_else(StoreSettings::default, |store| StoreSettings { changelog: store.changelog, query: store.query });
     Ok(Node {
         id: operator.id.clone(),
         uses: operator.uses.clone(),
@@ -162,7 +165,8 @@ fn logic(operator: &OperatorSpec, registry: &Registry) -> Result<Box<dyn Operato
             operators::aggregate(keyed()?, vec![(result, fold)], on_error)
         }
         "sum" | "min" | "max" | "mean" => {
-            let function = operators::AggregateFunction::ALL.into_iter().find(|function| function.name() == operator.uses);
+            let function =
+                operators::AggregateFunction::ALL.into_iter().find(|function| function.name() == operator.uses);
             let function = function.expect("each of these names is one of a function");
             let fold = Aggregation { function, argument: Some(expression("of")?), filter: None };
             operators::aggregate(keyed()?, vec![(result, fold)], on_error)
@@ -182,8 +186,12 @@ fn logic(operator: &OperatorSpec, registry: &Registry) -> Result<Box<dyn Operato
 
 fn sink_node(spec: &JobSpec, sink: &SinkSpec, index: u16, inputs: &[usize], context: &PlanContext<'_>) -> Result<Node> {
     let (target, format): (Arc<dyn Sink>, Option<OutFormat>) = match &sink.connector {
-        SinkConnector::File { path, single: true, format } => (Arc::new(FileSink::single_file(path, *format)), Some(*format)),
-        SinkConnector::File { path, single: false, format } => (Arc::new(FileSink::folder(path, *format)), Some(*format)),
+        SinkConnector::File { path, single: true, format } => {
+            (Arc::new(FileSink::single_file(path, *format)), Some(*format))
+        }
+        SinkConnector::File { path, single: false, format } => {
+            (Arc::new(FileSink::folder(path, *format)), Some(*format))
+        }
         SinkConnector::Stdout { format } => (Arc::new(StdoutSink), Some(*format)),
         SinkConnector::Blackhole => (Arc::new(BlackholeSink::new()), None),
         SinkConnector::Log { path, topic, partitions, format } => {
@@ -198,7 +206,9 @@ fn sink_node(spec: &JobSpec, sink: &SinkSpec, index: u16, inputs: &[usize], cont
         }
     };
     let node = match format {
-        Some(format) => SinkOf::<Value>::new(target, move |value: &Value, out: &mut Vec<u8>| format.encode_value(value, out)),
+        Some(format) => {
+            SinkOf::<Value>::new(target, move |value: &Value, out: &mut Vec<u8>| format.encode_value(value, out))
+        }
         None => SinkOf::<Value>::counting(target),
     };
     Ok(Node {

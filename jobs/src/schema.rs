@@ -50,10 +50,13 @@ fn kind(kind: Kind, catalogue: &Catalogue) -> Value {
         Kind::Texts => texts(),
         Kind::Biases => {
             let levels: Vec<_> = BiasLevel::NAMED.iter().map(|(name, _)| *name).collect();
-            let pair = json!({ "type": "array", "prefixItems": [text(), { "enum": levels }], "minItems": 2, "maxItems": 2 });
+            let pair =
+                json!({ "type": "array", "prefixItems": [text(), { "enum": levels }], "minItems": 2, "maxItems": 2 });
             json!({ "type": "array", "items": pair })
         }
-        Kind::Start => json!({ "anyOf": [{ "enum": ["earliest", "latest"] }, { "type": "string", "format": "date-time" }] }),
+        Kind::Start => {
+            json!({ "anyOf": [{ "enum": ["earliest", "latest"] }, { "type": "string", "format": "date-time" }] })
+        }
         Kind::Character => json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
         Kind::Table(keys) => table(&[keys], catalogue),
         Kind::Properties => {

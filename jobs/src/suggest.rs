@@ -6,7 +6,11 @@ pub(crate) fn did_you_mean<'k>(name: &str, known: impl IntoIterator<Item = &'k s
 }
 
 /// As [`did_you_mean`], or else all of them.
-pub(crate) fn did_you_mean_or_all<'k>(name: &str, known: impl IntoIterator<Item = &'k str> + Clone, all: &str) -> String {
+pub(crate) fn did_you_mean_or_all<'k>(
+    name: &str,
+    known: impl IntoIterator<Item = &'k str> + Clone,
+    all: &str,
+) -> String {
     did_you_mean(name, known.clone()).unwrap_or_else(|| {
         let known: Vec<_> = known.into_iter().collect();
         if known.is_empty() { format!("{all}: none") } else { format!("{all}: {}", known.join(", ")) }

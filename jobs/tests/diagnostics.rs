@@ -8,7 +8,11 @@ use thalweg_operators::{ConfigKey, ConfigKind, OperatorInfo};
 
 fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::built_in();
-    let totals = OperatorInfo::keyed("shop::Totals", "Totals", "totals").with(ConfigKey::required("limit", ConfigKind::Int, "Most"));
+    let totals = OperatorInfo::keyed("shop::Totals", "Totals", "totals").with(ConfigKey::required(
+        "limit",
+        ConfigKind::Int,
+        "Most",
+    ));
     catalogue.add(totals).expect("the name is free");
     catalogue
 }
@@ -28,7 +32,8 @@ fn said(path: &Path) -> String {
 #[test]
 fn invalid_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/invalid");
-    let mut files: Vec<_> = fs::read_dir(&folder).expect("the folder is there").map(|entry| entry.expect("is read").path()).collect();
+    let mut files: Vec<_> =
+        fs::read_dir(&folder).expect("the folder is there").map(|entry| entry.expect("is read").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     assert!(files.len() >= 8);

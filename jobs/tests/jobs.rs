@@ -8,14 +8,18 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use thalweg_connectors::{CsvOptions, Format, OutFormat};
 use thalweg_jobs::{
-    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, apply_environment, explain, graph, parse,
-    schema, validate,
+    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, apply_environment,
+    explain, graph, parse, schema, validate,
 };
 use thalweg_operators::{ConfigKey, ConfigKind, OnError, OperatorInfo};
 
 fn catalogue() -> Catalogue {
     let mut catalogue = Catalogue::built_in();
-    let totals = OperatorInfo::keyed("orders::Totals", "Totals", "totals").with(ConfigKey::optional("limit", ConfigKind::Int, "Most"));
+    let totals = OperatorInfo::keyed("orders::Totals", "Totals", "totals").with(ConfigKey::optional(
+        "limit",
+        ConfigKind::Int,
+        "Most",
+    ));
     catalogue.add(totals).expect("the name is free");
     catalogue
 }
@@ -37,18 +41,29 @@ fn the_flights_job() {
     let checked = validate(&parse(&text, &path).expect("is TOML"), &Catalogue::built_in()).expect("is valid");
     assert!(checked.warnings.is_empty());
     let job = checked.job;
-    assert_eq!((job.name.as_str(), job.partitions.get(), job.workers, job.on_error), ("flights", 16, None, OnError::Fail));
+    assert_eq!(
+        (job.name.as_str(), job.partitions.get(), job.workers, job.on_error),
+        ("flights", 16, None, OnError::Fail)
+    );
     assert_eq!(job.epoch.interval, Some(Duration::from_millis(20)));
     assert_eq!((job.epoch.max_records, job.epoch.max_bytes, job.state_memory), (100_000, 64 << 20, 256 << 20));
     assert_eq!(job.checkpoint_interval, Duration::from_secs(1));
-    let SourceConnector::File { paths, format, follow, max_record_bytes } = &job.sources[0].connector else { panic!("a file") };
-    assert_eq!((paths[0].as_str(), *follow, *max_record_bytes), ("../examples/flights/flights-2001-01.csv.gz", false, 16 << 20));
+    let SourceConnector::File { paths, format, follow, max_record_bytes } = &job.sources[0].connector else {
+        panic!("a file")
+    };
+    assert_eq!(
+        (paths[0].as_str(), *follow, *max_record_bytes),
+        ("../examples/flights/flights-2001-01.csv.gz", false, 16 << 20)
+    );
     assert_eq!(*format, Format::Csv(CsvOptions::default()));
     assert!(job.sources[0].is_bounded() && job.base == path.parent().expect("a folder"));
     let by_origin = &job.operators[0];
     assert_eq!(by_origin.key.as_deref(), Some(&["origin".to_owned()][..]));
     let Some(ConfigValue::Aggregations(folds)) = by_origin.config.get("aggregates") else { panic!("folds") };
-    assert_eq!(folds.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["flights", "mean_delay", "late", "worst"]);
+    assert_eq!(
+        folds.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["flights", "mean_delay", "late", "worst"]
+    );
     assert!(by_origin.store.expect("it keeps state").query);
     let SinkConnector::File { path: folder, single, format } = &job.sinks[0].connector else { panic!("a file") };
     assert_eq!((folder.clone(), *single, *format), (job.base.join("flights-out"), false, OutFormat::Json));
@@ -59,7 +74,10 @@ fn the_wordcount_job() {
     let (text, path) = job_file("wordcount.toml");
     let checked = validate(&parse(&text, path).expect("is TOML"), &Catalogue::built_in()).expect("is valid");
     assert!(checked.warnings.is_empty());
-    assert_eq!(graph(&checked.job).to_tree(), "text (file)\n└─ words (words)\n   └─ count (count)\n      └─ out (file)\n");
+    assert_eq!(
+        graph(&checked.job).to_tree(),
+        "text (file)\n└─ words (words)\n   └─ count (count)\n      └─ out (file)\n"
+    );
 }
 
 /// Section 1 of the contract.
@@ -194,7 +212,9 @@ fn flags_stand_over_the_environment() {
 
 #[test]
 fn warnings_do_not_stop_a_job() {
-    let text = small().replace("inputs = [\"last\"]", "inputs = [\"made-up\"]").replace("inputs = [\"first\", \"made-up\"]", "inputs = [\"made-up\"]");
+    let text = small()
+        .replace("inputs = [\"last\"]", "inputs = [\"made-up\"]")
+        .replace("inputs = [\"first\", \"made-up\"]", "inputs = [\"made-up\"]");
     let warnings = check(&text, &[]).expect("is valid").warnings;
     let found: Vec<_> = warnings.iter().map(|warning| (warning.severity, warning.code)).collect();
     assert_eq!(found, [(Severity::Warning, "unread")], "{warnings}");
@@ -211,15 +231,22 @@ fn demands() {
         (operator("last", "\"filter\"\ninputs = [\"s\"]\nwhere = \"c > 1\""), None),
         (operator("last", "\"map\"\ninputs = [\"s\"]\nfields = { x = \"has(c)\" }"), None),
         (operator("last", "\"words\"\ninputs = [\"s\"]"), Some("line")),
-        (operator("last", "\"reduce\"\ninputs = [\"s\"]\nkey = \"k\"\nof = \"v\"\nwith = \"acc + value\""), Some("k v")),
+        (
+            operator("last", "\"reduce\"\ninputs = [\"s\"]\nkey = \"k\"\nof = \"v\"\nwith = \"acc + value\""),
+            Some("k v"),
+        ),
         (
             operator("f", "\"filter\"\ninputs = [\"s\"]\nwhere = \"c > 1\"")
-                + &operator("last", "\"aggregate\"\ninputs = [\"f\"]\nkey = \"k\"\naggregates = { m = \"mean(d)\", n = \"count()\" }"),
+                + &operator(
+                    "last",
+                    "\"aggregate\"\ninputs = [\"f\"]\nkey = \"k\"\naggregates = { m = \"mean(d)\", n = \"count()\" }",
+                ),
             Some("c d k"),
         ),
     ] {
         let job = check(&format!("{head}{operators}{sink}"), &[]).expect(&operators).job;
-        let expected = expected.map_or(Demand::All, |fields| Demand::Fields(fields.split(' ').map(str::to_owned).collect()));
+        let expected =
+            expected.map_or(Demand::All, |fields| Demand::Fields(fields.split(' ').map(str::to_owned).collect()));
         assert_eq!(job.demand("s"), expected, "{operators}");
     }
 }
@@ -294,23 +321,29 @@ fn fits(schema: &Value, value: &Value) -> Result<(), String> {
     let fail = |rule: &str| Err(format!("{value} breaks {rule} = {}", rules[rule]));
     for (rule, wanted) in rules {
         let holds = match rule.as_str() {
-            "type" => wanted.as_array().map_or_else(|| vec![wanted], |list| list.iter().collect()).iter().any(|name| match name.as_str() {
-                Some("object") => value.is_object(),
-                Some("array") => value.is_array(),
-                Some("string") => value.is_string(),
-                Some("integer") => value.is_i64(),
-                Some("number") => value.is_number(),
-                Some("boolean") => value.is_boolean(),
-                _ => false,
+            "type" => wanted.as_array().map_or_else(|| vec![wanted], |list| list.iter().collect()).iter().any(|name| {
+                match name.as_str() {
+                    Some("object") => value.is_object(),
+                    Some("array") => value.is_array(),
+                    Some("string") => value.is_string(),
+                    Some("integer") => value.is_i64(),
+                    Some("number") => value.is_number(),
+                    Some("boolean") => value.is_boolean(),
+                    _ => false,
+                }
             }),
             "const" => value == wanted,
             "enum" => wanted.as_array().is_some_and(|list| list.contains(value)),
             "minimum" => value.as_i64() >= wanted.as_i64(),
             "maximum" => value.as_i64() <= wanted.as_i64(),
             "minLength" => value.as_str().map(|text| text.len() as u64) >= wanted.as_u64(),
-            "required" => wanted.as_array().is_some_and(|list| list.iter().all(|name| value.get(name.as_str().unwrap_or_default()).is_some())),
+            "required" => wanted
+                .as_array()
+                .is_some_and(|list| list.iter().all(|name| value.get(name.as_str().unwrap_or_default()).is_some())),
             "anyOf" => wanted.as_array().is_some_and(|list| list.iter().any(|one| fits(one, value).is_ok())),
-            "oneOf" => wanted.as_array().is_some_and(|list| list.iter().filter(|one| fits(one, value).is_ok()).count() == 1),
+            "oneOf" => {
+                wanted.as_array().is_some_and(|list| list.iter().filter(|one| fits(one, value).is_ok()).count() == 1)
+            }
             _ => true,
         };
         if !holds {
@@ -318,7 +351,10 @@ fn fits(schema: &Value, value: &Value) -> Result<(), String> {
         }
     }
     for (name, inner) in value.as_object().into_iter().flatten() {
-        let rule = rules.get("properties").and_then(|properties| properties.get(name)).or_else(|| rules.get("additionalProperties"));
+        let rule = rules
+            .get("properties")
+            .and_then(|properties| properties.get(name))
+            .or_else(|| rules.get("additionalProperties"));
         rule.map_or(Ok(()), |rule| fits(rule, inner)).map_err(|why| format!("{name}: {why}"))?;
     }
     for inner in value.as_array().into_iter().flatten() {

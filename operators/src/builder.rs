@@ -143,7 +143,10 @@ impl JobBuilder {
     /// Checks the graph.
     pub fn build(self) -> Result<Plan> {
         let draft = Rc::try_unwrap(self.draft).map_err(|_| {
-            Error::user("open-stream", "a stream of this job is still held; give every stream to a sink or drop it, then build")
+            Error::user(
+                "open-stream",
+                "a stream of this job is still held; give every stream to a sink or drop it, then build",
+            )
         })?;
         let draft = draft.into_inner();
         Plan::new(draft.settings, draft.nodes)
@@ -217,7 +220,10 @@ impl<T: Data> Stream<T> {
     }
 
     /// Groups: takes a record apart into its key and the rest.
-    pub fn key_by<K: Key, V: Data, F: Fn(T) -> (K, V) + Send + Sync + 'static>(self, key: F) -> KeyedStream<T, K, V, F> {
+    pub fn key_by<K: Key, V: Data, F: Fn(T) -> (K, V) + Send + Sync + 'static>(
+        self,
+        key: F,
+    ) -> KeyedStream<T, K, V, F> {
         KeyedStream { stream: self, key, types: PhantomData }
     }
 

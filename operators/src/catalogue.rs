@@ -181,7 +181,10 @@ impl Catalogue {
     /// Of kind user, code `operator-name`: the name is taken.
     pub fn add(&mut self, info: OperatorInfo) -> Result<()> {
         if self.operators.contains_key(&info.name) {
-            return Err(Error::user("operator-name", format!("operator {:?} is registered twice; give one of the two another name", info.name)));
+            return Err(Error::user(
+                "operator-name",
+                format!("operator {:?} is registered twice; give one of the two another name", info.name),
+            ));
         }
         self.operators.insert(info.name.clone(), info);
         Ok(())
@@ -209,17 +212,23 @@ fn built_in() -> Vec<OperatorInfo> {
     use ConfigKind::{AggregateMap, Expression, ExpressionMap, Text};
     let fold = |name: &str, doc: &str, output: &str| {
         OperatorInfo::keyed(name, doc, output)
-            .with(ConfigKey::required("of", Expression, "What is folded: a field or an expression; records where it is null do not count"))
+            .with(ConfigKey::required(
+                "of",
+                Expression,
+                "What is folded: a field or an expression; records where it is null do not count",
+            ))
             .with(result_name())
     };
     vec![
         OperatorInfo::stateless("words", "Splits a text into its words", "{\"word\": …}, one for each word")
             .with(ConfigKey::optional("field", Text, "The field with the text; \"line\" where it is absent")),
-        OperatorInfo::stateless("map", "Makes new records of expressions", "the named fields, and nothing else")
-            .with(ConfigKey::required("fields", ExpressionMap, "The fields of the new record, each with its expression")),
+        OperatorInfo::stateless("map", "Makes new records of expressions", "the named fields, and nothing else").with(
+            ConfigKey::required("fields", ExpressionMap, "The fields of the new record, each with its expression"),
+        ),
         OperatorInfo::stateless("filter", "Keeps the records for which a condition holds", "the record as it was")
             .with(ConfigKey::required("where", Expression, "The condition")),
-        OperatorInfo::stateless("key_by", "Routes each record to the partition of its key", "the record as it was").keyed_by(KeyRule::Required),
+        OperatorInfo::stateless("key_by", "Routes each record to the partition of its key", "the record as it was")
+            .keyed_by(KeyRule::Required),
         OperatorInfo::keyed("count", "Counts records per key", "the key's fields and the count")
             .with(ConfigKey::optional("where", Expression, "Which records count; all where it is absent"))
             .with(result_name()),
@@ -227,12 +236,25 @@ fn built_in() -> Vec<OperatorInfo> {
         fold("min", "The least per key", "the key's fields and the least"),
         fold("max", "The greatest per key", "the key's fields and the greatest"),
         fold("mean", "The mean per key", "the key's fields and the mean, a fraction"),
-        OperatorInfo::keyed("aggregate", "Several folds per key", "the key's fields and the named results")
-            .with(ConfigKey::required("aggregates", AggregateMap, "The results, each with its fold: count(), count(x > 1), sum(x), min(x), max(x), mean(x)")),
-        OperatorInfo::keyed("reduce", "Folds the records of a key with an expression", "the key's fields and the result")
-            .with(ConfigKey::required("of", Expression, "What is folded: a field or an expression"))
-            .with(ConfigKey::required("with", Expression, "The next result, of `acc`, the last one, and `value`; the first value is the first result"))
-            .with(result_name()),
+        OperatorInfo::keyed("aggregate", "Several folds per key", "the key's fields and the named results").with(
+            ConfigKey::required(
+                "aggregates",
+                AggregateMap,
+                "The results, each with its fold: count(), count(x > 1), sum(x), min(x), max(x), mean(x)",
+            ),
+        ),
+        OperatorInfo::keyed(
+            "reduce",
+            "Folds the records of a key with an expression",
+            "the key's fields and the result",
+        )
+        .with(ConfigKey::required("of", Expression, "What is folded: a field or an expression"))
+        .with(ConfigKey::required(
+            "with",
+            Expression,
+            "The next result, of `acc`, the last one, and `value`; the first value is the first result",
+        ))
+        .with(result_name()),
     ]
 }
 

@@ -287,7 +287,9 @@ impl<P: KeyedProcess> Run<P> {
         }
         let state = store.value_mut(slot)?.as_ref();
         let bytes = state.map(postcard::to_stdvec).transpose();
-        bytes.map(|bytes| Some(Undo(bytes))).map_err(|error| Error::user("state-encode", format!("state cannot be encoded: {error}")))
+        bytes
+            .map(|bytes| Some(Undo(bytes)))
+            .map_err(|error| Error::user("state-encode", format!("state cannot be encoded: {error}")))
     }
 
     fn set_timers(&mut self, hash: KeyHash, key: &P::Key, ctx: &EpochCtx, epoch: Epoch) -> Result<()> {
@@ -326,7 +328,8 @@ struct Fired<K> {
 
 impl<K: Key> Timers<K> {
     fn open(id: &str, context: &Rc<WorkerContext>) -> Result<Self> {
-        let store: Shared<(i64, K), ()> = open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), context)?;
+        let store: Shared<(i64, K), ()> =
+            open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), context)?;
         let mut due = BTreeSet::new();
         let (mut scratch, partitions) = (Vec::new(), context.partitions);
         store.borrow_mut().store.scan(Scope::All, &KeyRange::all(), usize::MAX, |_, (at, key), ()| {

@@ -33,7 +33,7 @@ pub use plan::{
     ChangelogKind, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan, Settings, SinkNode,
     SourceNode, StoreSettings, StoreShape,
 };
-pub use registry::{OperatorRequest, Registry};
 pub use process::{EpochCtx, KeyedProcess, Output, ProcessError, RecordsOf, State, Timestamp};
+pub use registry::{OperatorRequest, Registry};
 pub use store::{KeyBounds, StoreReader, scan_bounds};
 pub use stream::{AnyStream, TypeTag};

@@ -8,9 +8,7 @@ use thalweg_core::{Data, PartitionSpec, Result};
 use timely::dataflow::Scope;
 
 use crate::keyed::{KeyedOperator, TIMERS_SUFFIX};
-use crate::plan::{
-    NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape,
-};
+use crate::plan::{NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape};
 use crate::process::{KeyedProcess, ProcessError};
 use crate::sink::{self, Encode};
 use crate::source::SourceOperator;

@@ -240,7 +240,10 @@ impl Plan {
         let mut ids = BTreeSet::new();
         for (index, node) in nodes.iter().enumerate() {
             if !ids.insert(node.id.as_str()) {
-                return Err(Error::user("duplicate-id", format!("two nodes are named {:?}; give one another name", node.id)));
+                return Err(Error::user(
+                    "duplicate-id",
+                    format!("two nodes are named {:?}; give one another name", node.id),
+                ));
             }
             assert!(node.inputs.iter().all(|input| *input < index), "inputs come before the nodes that read them");
             check_inputs(&nodes, node)?;
@@ -354,7 +357,8 @@ fn check_inputs(nodes: &[Node], node: &Node) -> Result<()> {
     for input in &node.inputs {
         let from = &nodes[*input];
         let Some(gives) = output_of(from) else {
-            let text = format!("{:?} reads the sink {:?}; a sink gives nothing, read what the sink reads", node.id, from.id);
+            let text =
+                format!("{:?} reads the sink {:?}; a sink gives nothing, read what the sink reads", node.id, from.id);
             return Err(Error::user("sink-as-input", text));
         };
         check_edge(&from.id, &gives, &node.id, &wants)?;
@@ -368,7 +372,10 @@ fn place(nodes: Vec<Node>) -> Result<Vec<Placed>> {
     let mut fresh = || {
         next_origin += 1;
         if next_origin > Provenance::MAX_ORIGINS {
-            return Err(Error::user("too-many-nodes", format!("a job has at most {} origins", Provenance::MAX_ORIGINS)));
+            return Err(Error::user(
+                "too-many-nodes",
+                format!("a job has at most {} origins", Provenance::MAX_ORIGINS),
+            ));
         }
         Ok(OriginId((next_origin - 1) as u16))
     };

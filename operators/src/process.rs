@@ -214,14 +214,7 @@ pub struct EpochCtx {
 
 impl EpochCtx {
     pub(crate) fn new(epoch: Epoch, time: Timestamp, seed: u64) -> Self {
-        Self {
-            epoch,
-            time,
-            seed,
-            key: Cell::new(KeyHash(0)),
-            draws: Cell::new(0),
-            timers: RefCell::default(),
-        }
+        Self { epoch, time, seed, key: Cell::new(KeyHash(0)), draws: Cell::new(0), timers: RefCell::default() }
     }
 
     /// The epoch that is processed.

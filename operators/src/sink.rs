@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use thalweg_connectors::{EncodedBatch, EncodedRecord};
 use thalweg_core::{Data, Epoch, Record, Result};
-use timely::dataflow::channels::pact::Pipeline;
 use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::generic::{Operator, OutputBuilderSession};
 use timely::dataflow::operators::probe::Handle;

@@ -147,7 +147,8 @@ impl<T: Data> SourceOperator<T> {
             .filter(|spec| context.host_of(spec.of.partition) == context.worker.0)
             .map(|spec| {
                 let from = (context.source_starts)(spec);
-                let reader = self.source.open(spec, from).map_err(|error| error.context(format!("source {:?}", self.id)))?;
+                let reader =
+                    self.source.open(spec, from).map_err(|error| error.context(format!("source {:?}", self.id)))?;
                 let pace = per_partition.map(|per_second| Pace { per_second, since: Instant::now(), read: 0 });
                 Ok(Partition {
                     spec: spec.clone(),
@@ -215,8 +216,11 @@ impl<T: Data> Reading<T> {
                 return Ok(turn);
             }
             match self.read(index, recorded, buffer)? {
-                0 if recorded.is_some() && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
-                0 => return Ok(turn.max(if self.partitions[index].ended { self.when_ended(index) } else { Turn::Idle })),
+                0 if recorded.is_some()
+                    && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
+                0 => {
+                    return Ok(turn.max(if self.partitions[index].ended { self.when_ended(index) } else { Turn::Idle }));
+                }
                 _ => {
                     turn = Turn::Read;
                     if !buffer.is_empty() {
@@ -275,7 +279,8 @@ impl<T: Data> Reading<T> {
         if !thalweg_core::failpoint::bug("dropped-manifest") || partition.epoch.0 % 7 != 3 {
             self.gate.tell(SourceEvent::Share(partition.epoch, share));
         } else {
-            self.gate.tell(SourceEvent::Share(partition.epoch, Share { count: 0, hash: ContentHash::default(), ..share }));
+            self.gate
+                .tell(SourceEvent::Share(partition.epoch, Share { count: 0, hash: ContentHash::default(), ..share }));
         }
         partition.epoch = partition.epoch.next();
         partition.count = 0;
@@ -301,10 +306,12 @@ impl<T: Data> Reading<T> {
         let (mut values, mut bad) = (Vec::with_capacity(limit.records), Vec::new());
         let state = partition.reader.read(limit, &mut values, &mut bad)?;
         let (origin, of) = (self.source.origin, partition.spec.of.partition);
-        buffer.extend(values.into_iter().zip(partition.sequence..).map(|(value, sequence)| Record {
-            provenance: Provenance::new(origin, of, sequence),
-            value,
-        }));
+        buffer.extend(
+            values
+                .into_iter()
+                .zip(partition.sequence..)
+                .map(|(value, sequence)| Record { provenance: Provenance::new(origin, of, sequence), value }),
+        );
         partition.sequence += buffer.len() as u64;
         let read = buffer.len() as u64 + bad.len() as u64;
         let first = partition.count == 0 && read > 0;
@@ -324,7 +331,10 @@ impl<T: Data> Reading<T> {
             if full && limits.cutting == Cutting::Together {
                 self.gate.tell(SourceEvent::Full(epoch));
             }
-        } else if read == 0 && state != ReadState::More && self.partitions[index].reader.position() != limit.until.unwrap_or(0) {
+        } else if read == 0
+            && state != ReadState::More
+            && self.partitions[index].reader.position() != limit.until.unwrap_or(0)
+        {
             return Err(self.lost(index, recorded.map_or(0, |share| share.next)));
         }
         self.records_in.add(read);

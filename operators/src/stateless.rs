@@ -151,9 +151,7 @@ pub(crate) fn key_by<'s, A: Data, K: Key, B: Data>(
 }
 
 /// Several streams as one; where two of them could number records alike, the map of an input tells them apart.
-pub(crate) fn merge<'s, T: Data>(
-    streams: Vec<(Records<'s, T>, crate::plan::OriginMap)>,
-) -> Records<'s, T> {
+pub(crate) fn merge<'s, T: Data>(streams: Vec<(Records<'s, T>, crate::plan::OriginMap)>) -> Records<'s, T> {
     use timely::dataflow::operators::Concatenate;
     let scope = streams[0].0.scope();
     let told_apart: Vec<_> = streams

@@ -6,8 +6,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use thalweg_core::{
-    Entry, Epoch, Error, Key, KeyHash, PartitionCount, PartitionId, Query, QueryError, QueryReply, QueryResult, Result, ScanRange, decode_key,
-    encode_key, hash_key, parse_key, prefix_range,
+    Entry, Epoch, Error, Key, KeyHash, PartitionCount, PartitionId, Query, QueryError, QueryReply, QueryResult, Result,
+    ScanRange, decode_key, encode_key, hash_key, parse_key, prefix_range,
 };
 use thalweg_state::{KeyRange, Scope, SealedStore, Store};
 
@@ -37,7 +37,8 @@ pub trait StoreReader: Send + Sync {
 pub fn scan_bounds(reader: &dyn StoreReader, range: &ScanRange) -> std::result::Result<KeyBounds, QueryError> {
     let bound = |text: &str| {
         let keys = reader.keys(text);
-        let key = keys.into_iter().next().ok_or_else(|| QueryError::BadKey(format!("{text:?} is no key of this store")))?;
+        let key =
+            keys.into_iter().next().ok_or_else(|| QueryError::BadKey(format!("{text:?} is no key of this store")))?;
         Ok(key.1)
     };
     let (mut low, mut high) = match &range.prefix {
@@ -104,7 +105,8 @@ impl<K: Key, V: State> StoreReader for TypedReader<K, V> {
 }
 
 fn show_key<K: Key>(key: &K) -> Result<String> {
-    serde_json::to_string(key).map_err(|error| Error::user("show-key", format!("a key cannot be shown as JSON: {error}")))
+    serde_json::to_string(key)
+        .map_err(|error| Error::user("show-key", format!("a key cannot be shown as JSON: {error}")))
 }
 
 /// A store of one operator on one worker.

@@ -64,7 +64,11 @@ fn main() -> Result<()> {
         migrate: None,
     };
     let backend = Arc::new(Backend::open(dir.path(), JobId(1), partitions, vec![spec], BackendOptions::default())?);
-    println!("open it again            {:>10.1} ms, {} bytes", start.elapsed().as_secs_f64() * 1e3, backend.disk_bytes()?);
+    println!(
+        "open it again            {:>10.1} ms, {} bytes",
+        start.elapsed().as_secs_f64() * 1e3,
+        backend.disk_bytes()?
+    );
     let options = StoreOptions {
         name: "counts".into(),
         worker: WorkerIndex(0),
@@ -78,11 +82,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn update(
-    store: &mut Store<u64, u64>,
-    keys: &[(KeyHash, u64)],
-    epoch: &mut Epoch,
-) -> Result<(Duration, Duration)> {
+fn update(store: &mut Store<u64, u64>, keys: &[(KeyHash, u64)], epoch: &mut Epoch) -> Result<(Duration, Duration)> {
     let mut handles = Vec::with_capacity(EPOCH_KEYS);
     let (mut load, mut change) = (Duration::ZERO, Duration::ZERO);
     for chunk in keys.chunks(EPOCH_KEYS) {

@@ -73,7 +73,10 @@ impl Backend {
         let rocks = dir.join("rocks");
         let stored = Meta::read(dir)?;
         if stored.is_none() && rocks.exists() {
-            return Err(Error::external("state-corrupt", format!("{}: state.meta is missing; {ADVICE}", dir.display())));
+            return Err(Error::external(
+                "state-corrupt",
+                format!("{}: state.meta is missing; {ADVICE}", dir.display()),
+            ));
         }
         let mut meta = match &stored {
             Some(meta) => meta.clone(),
@@ -97,8 +100,7 @@ impl Backend {
         }
         let cache = options.cache();
         let file_options = BackendOptions::column_family(&cache);
-        let families =
-            meta.stores.iter().map(|store| ColumnFamilyDescriptor::new(&store.name, file_options.clone()));
+        let families = meta.stores.iter().map(|store| ColumnFamilyDescriptor::new(&store.name, file_options.clone()));
         let db = DB::open_cf_descriptors(&options.database(), &rocks, families)
             .doing(format_args!("opening {}", rocks.display()))?;
         let backend =
@@ -264,7 +266,10 @@ fn check_specs(meta: &Meta, specs: &[StoreSpec]) -> Result<()> {
     for (index, spec) in specs.iter().enumerate() {
         let name = &spec.name;
         if specs[..index].iter().any(|other| other.name == *name) || name == "default" || name.is_empty() {
-            return Err(Error::user("state-store-name", format!("store {name:?}: the name is taken or reserved; choose another")));
+            return Err(Error::user(
+                "state-store-name",
+                format!("store {name:?}: the name is taken or reserved; choose another"),
+            ));
         }
         let Some(store) = meta.stores.iter().find(|store| store.name == *name) else { continue };
         let same = store.key_shape == spec.key_shape && store.value_shape == spec.value_shape;
@@ -281,7 +286,9 @@ fn check_specs(meta: &Meta, specs: &[StoreSpec]) -> Result<()> {
         if !same && store.changelog {
             return Err(Error::user(
                 "state-shape",
-                format!("store {name:?} has a changelog, whose records a migration of the local rows cannot change; give it another id"),
+                format!(
+                    "store {name:?} has a changelog, whose records a migration of the local rows cannot change; give it another id"
+                ),
             ));
         }
         if store.changelog != spec.changelog {

@@ -47,6 +47,8 @@ pub(crate) fn decode_value<V: DeserializeOwned>(store: &str, bytes: &[u8]) -> Re
 fn undecodable(store: &str, why: String) -> Error {
     Error::user(
         "state-value",
-        format!("store {store:?}: a stored value is not of the operator's type ({why}); has the type changed without its shape?"),
+        format!(
+            "store {store:?}: a stored value is not of the operator's type ({why}); has the type changed without its shape?"
+        ),
     )
 }

@@ -81,8 +81,7 @@ impl Meta {
     }
 
     fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let corrupt =
-            |what: &str| Error::external("state-corrupt", format!("{}: {what}; {ADVICE}", path.display()));
+        let corrupt = |what: &str| Error::external("state-corrupt", format!("{}: {what}; {ADVICE}", path.display()));
         let (body, check) = bytes.split_last_chunk().ok_or_else(|| corrupt("the file is too short"))?;
         let rest = body.strip_prefix(MAGIC).ok_or_else(|| corrupt("this is no file of Thalweg's state"))?;
         let (version, rest) = rest.split_first_chunk().ok_or_else(|| corrupt("the file is too short"))?;
@@ -124,7 +123,9 @@ impl Meta {
             let (dir, holds) = (dir.display(), self.job_id);
             return Err(Error::user(
                 "state-of-another-job",
-                format!("{dir} holds the state of job {holds}, this is job {job_id}; use another folder or remove this one"),
+                format!(
+                    "{dir} holds the state of job {holds}, this is job {job_id}; use another folder or remove this one"
+                ),
             ));
         }
         if self.partitions != partitions {
@@ -143,12 +144,8 @@ mod tests {
     use super::*;
 
     fn sample() -> Meta {
-        let store = StoreMeta {
-            name: "totals".into(),
-            key_shape: "String".into(),
-            value_shape: "u64".into(),
-            changelog: true,
-        };
+        let store =
+            StoreMeta { name: "totals".into(), key_shape: "String".into(), value_shape: "u64".into(), changelog: true };
         Meta { job_id: JobId(9), partitions: PartitionCount::new(64).expect("few"), stores: vec![store] }
     }
 

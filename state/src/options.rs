@@ -1,8 +1,8 @@
 //! How RocksDB is set up, and why.
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, IngestExternalFileOptions, LogLevel, Options,
-    UniversalCompactOptions,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompactionStyle, DBCompressionType, IngestExternalFileOptions,
+    LogLevel, Options, UniversalCompactOptions,
 };
 
 /// Limits of one [`crate::Backend`].
@@ -20,12 +20,7 @@ pub struct BackendOptions {
 
 impl Default for BackendOptions {
     fn default() -> Self {
-        Self {
-            cache_bytes: 64 << 20,
-            open_files: 512,
-            background_jobs: 2,
-            compaction_bytes_per_second: 128 << 20,
-        }
+        Self { cache_bytes: 64 << 20, open_files: 512, background_jobs: 2, compaction_bytes_per_second: 128 << 20 }
     }
 }
 

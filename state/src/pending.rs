@@ -81,8 +81,7 @@ impl Backend {
     /// Errors: disk.
     pub fn write_sealed(&self, mut sealed: SealedStore, generation: Generation) -> Result<Option<PendingFile>> {
         let Some(first) = sealed.partitions.first().map(|sealed| sealed.partition) else { return Ok(None) };
-        let name =
-            Name { epoch: sealed.epoch, generation, store: sealed.store, worker: sealed.worker, first };
+        let name = Name { epoch: sealed.epoch, generation, store: sealed.store, worker: sealed.worker, first };
         let applied = |state: &SealedPartition| -> Result<_> {
             // Nothing was appended for a partition without changes: its changelog ends where it did.
             let before = || Ok(self.applied(&sealed.name, state.partition)?.map_or(0, |applied| applied.changelog));
@@ -151,9 +150,7 @@ impl Backend {
     pub(crate) fn ingest(&self, store: usize, paths: Vec<PathBuf>) -> Result<()> {
         failpoint::pass("state-ingest")?;
         let doing = format!("ingesting {}", paths.first().map_or_else(String::new, |path| path.display().to_string()));
-        self.db()
-            .ingest_external_file_cf_opts(self.family(store), &BackendOptions::ingest(), paths)
-            .doing(doing)?;
+        self.db().ingest_external_file_cf_opts(self.family(store), &BackendOptions::ingest(), paths).doing(doing)?;
         failpoint::pass("state-ingested")
     }
 
@@ -182,7 +179,11 @@ impl Backend {
             let applied = self.applied(self.store_name(name.store), name.first)?;
             let missing = applied.is_none_or(|applied| applied.epoch < name.epoch);
             if missing && lineage.contains(name.generation, name.epoch) {
-                tracing::info!(epoch = name.epoch.0, store = self.store_name(name.store), "applying a committed checkpoint");
+                tracing::info!(
+                    epoch = name.epoch.0,
+                    store = self.store_name(name.store),
+                    "applying a committed checkpoint"
+                );
                 self.ingest(name.store, vec![path.clone()])?;
             }
             remove(&path)?;
@@ -206,11 +207,7 @@ impl Backend {
 }
 
 /// Puts everything in the order of the stored keys: per partition the applied row, the rows, the marks.
-fn fill(
-    writer: &mut SstFileWriter<'_>,
-    applied: &[(PartitionId, Applied)],
-    rows: &Rows,
-) -> Result<(), rocksdb::Error> {
+fn fill(writer: &mut SstFileWriter<'_>, applied: &[(PartitionId, Applied)], rows: &Rows) -> Result<(), rocksdb::Error> {
     let (mut stored, mut mark) = (Vec::new(), Vec::new());
     let mut applied = applied.iter().peekable();
     let rows: Vec<_> = rows.iter().collect();

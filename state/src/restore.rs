@@ -151,14 +151,10 @@ impl Restore<'_> {
 
     fn write(&mut self, applied: Vec<(PartitionId, Applied)>) -> Result<()> {
         self.rows.sort();
-        let name = format!(
-            "restore-s{:05}-p{:05}-{:06}.sst",
-            self.store, self.partition.0, self.files.len()
-        );
+        let name = format!("restore-s{:05}-p{:05}-{:06}.sst", self.store, self.partition.0, self.files.len());
         let path = self.backend.pending_dir().join(name);
         let replaces = self.mode == RestoreMode::Replace && self.files.is_empty();
-        let had_rows = replaces
-            && self.backend.applied(self.backend.store_name(self.store), self.partition)?.is_some();
+        let had_rows = replaces && self.backend.applied(self.backend.store_name(self.store), self.partition)?.is_some();
         let wiped = if had_rows { vec![self.partition] } else { Vec::new() };
         self.backend.write_file(&path, &wiped, &applied, &self.rows)?;
         self.files.push(path);

@@ -29,10 +29,9 @@ fn translate(doing: impl Display, error: rocksdb::Error) -> Error {
         ErrorKind::IOError if text.contains("Permission denied") => {
             Error::io(doing, io::Error::new(io::ErrorKind::PermissionDenied, text))
         }
-        ErrorKind::IOError if text.contains("lock") && !missing => Error::external(
-            "state-locked",
-            format!("{doing}: {text}; another process uses this folder, only one may"),
-        ),
+        ErrorKind::IOError if text.contains("lock") && !missing => {
+            Error::external("state-locked", format!("{doing}: {text}; another process uses this folder, only one may"))
+        }
         ErrorKind::Corruption => Error::external("state-corrupt", format!("{doing}: {text}; {ADVICE}")),
         ErrorKind::IOError if missing => Error::external("state-corrupt", format!("{doing}: {text}; {ADVICE}")),
         ErrorKind::IOError => Error::external("state-io", format!("{doing}: {text}")),

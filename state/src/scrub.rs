@@ -33,8 +33,7 @@ impl Backend {
             options
         };
         let applied = self.applied_at(index, partition, &options())?;
-        let mut cursor =
-            Cursor::open_with_deleted(store, self.db(), self.family(index), partition, options())?;
+        let mut cursor = Cursor::open_with_deleted(store, self.db(), self.family(index), partition, options())?;
         let (mut digest, mut entries, mut scratch) = (Digest::default(), 0u64, Vec::new());
         let (mut rows, mut bytes) = (0u64, 0u64);
         while let Some(row) = cursor.row()? {

@@ -173,7 +173,10 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             if applied.is_some_and(|applied| applied.shape != shape) {
                 return Err(Error::user(
                     "state-shape",
-                    format!("store {:?}: a migration to another shape was interrupted; run the version that began it", options.name),
+                    format!(
+                        "store {:?}: a migration to another shape was interrupted; run the version that began it",
+                        options.name
+                    ),
                 ));
             }
             sealed_epoch = sealed_epoch.max(applied.map_or(Epoch::ZERO, |applied| applied.epoch));

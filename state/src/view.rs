@@ -54,10 +54,11 @@ impl CommittedView {
         let family = self.family(store)?;
         let keys = keys.iter().map(|(partition, key)| (family, row_key(*partition, key)));
         let rows = self.snapshot.multi_get_cf(keys);
-        let row = |row: Result<Option<Vec<u8>>, rocksdb::Error>| match row.doing(format_args!("reading store {store:?}"))? {
-            Some(row) => live(store, &row),
-            None => Ok(None),
-        };
+        let row =
+            |row: Result<Option<Vec<u8>>, rocksdb::Error>| match row.doing(format_args!("reading store {store:?}"))? {
+                Some(row) => live(store, &row),
+                None => Ok(None),
+            };
         rows.into_iter().map(row).collect()
     }
 

@@ -10,7 +10,9 @@ use thalweg_core::{Epoch, Lineage, Result, failpoint};
 #[test]
 fn a_written_checkpoint_is_applied_after_a_crash_if_it_was_committed() -> Result<()> {
     // `error@1` stands for the death of the process at that point.
-    for (point, committed) in [("", true), ("", false), ("state-ingest=error@1", true), ("state-ingested=error@1", true)] {
+    for (point, committed) in
+        [("", true), ("", false), ("state-ingest=error@1", true), ("state-ingested=error@1", true)]
+    {
         let folder = filled()?;
         let mut lineage = Lineage::default();
         lineage.commit(GENERATION, Epoch(1));

@@ -151,13 +151,16 @@ fn timers_are_read_in_order() -> Result<()> {
     backend.recover_pending(&Lineage::default())?;
     let backend = Arc::new(backend);
     let timers = |backend: &Arc<Backend>| {
-        Store::<(i64, String), ()>::open(backend.clone(), StoreOptions {
-            name: "timers".into(),
-            worker: WorkerIndex(0),
-            hosted: folder.partitions.all().collect(),
-            budget_bytes: 1 << 20,
-            ordered: true,
-        })
+        Store::<(i64, String), ()>::open(
+            backend.clone(),
+            StoreOptions {
+                name: "timers".into(),
+                worker: WorkerIndex(0),
+                hosted: folder.partitions.all().collect(),
+                budget_bytes: 1 << 20,
+                ordered: true,
+            },
+        )
     };
     let mut store = timers(&backend)?;
     let mut epoch = Epoch(0);
@@ -242,13 +245,10 @@ fn workers_share_a_folder_and_a_checkpoint() -> Result<()> {
         // Every other partition, so that the keys of one worker's file lie between those of the other's.
         let hosted = folder.partitions.all().filter(|partition| u32::from(partition.0) % 2 == index).collect();
         let worker = WorkerIndex(index);
-        Store::<u64, String>::open(backend.clone(), StoreOptions {
-            name: "totals".into(),
-            worker,
-            hosted,
-            budget_bytes: 1 << 20,
-            ordered: false,
-        })
+        Store::<u64, String>::open(
+            backend.clone(),
+            StoreOptions { name: "totals".into(), worker, hosted, budget_bytes: 1 << 20, ordered: false },
+        )
     };
     let mut stores = [worker(0)?, worker(1)?];
     for epoch in (1..=20).map(Epoch) {

@@ -77,7 +77,9 @@ impl Fence {
             Some(now) => Err(fenced(&self.path, self.owner, now)),
             None => Err(damaged(&self.path)),
         };
-        self.file.unlock().map_err(|error| Error::io(format!("{}: unlocking the sink's fence", self.path.display()), error))?;
+        self.file
+            .unlock()
+            .map_err(|error| Error::io(format!("{}: unlocking the sink's fence", self.path.display()), error))?;
         result
     }
 }
@@ -123,10 +125,13 @@ fn lock(path: &Path, mut attempt: impl FnMut() -> Result<(), TryLockError>) -> R
     loop {
         match attempt() {
             Ok(()) => return Ok(()),
-            Err(TryLockError::Error(error)) => return Err(Error::io(format!("{}: locking the sink", path.display()), error)),
+            Err(TryLockError::Error(error)) => {
+                return Err(Error::io(format!("{}: locking the sink", path.display()), error));
+            }
             Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_WAIT => {
                 let waited = format_duration(LOCK_WAIT);
-                let message = format!("{}: another process has been writing to this sink for {waited}; stop it", path.display());
+                let message =
+                    format!("{}: another process has been writing to this sink for {waited}; stop it", path.display());
                 return Err(Error::external("sink-busy", message).retryable());
             }
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
@@ -149,6 +154,9 @@ fn fenced(path: &Path, own: Owner, other: Owner) -> Error {
 fn damaged(path: &Path) -> Error {
     Error::external(
         "corrupt-file",
-        format!("{}: the sink's fence is damaged; stop all jobs that write here, remove it, start again", path.display()),
+        format!(
+            "{}: the sink's fence is damaged; stop all jobs that write here, remove it, start again",
+            path.display()
+        ),
     )
 }

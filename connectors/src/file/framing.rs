@@ -16,9 +16,10 @@ impl Framing {
     pub(super) fn of(format: &Format) -> Self {
         match format {
             Format::Json | Format::Lines | Format::Raw => Self { quotes: None, header: false },
-            Format::Csv(options) => {
-                Self { quotes: options.multiline.then_some((options.delimiter, options.quote)), header: options.names.is_none() }
-            }
+            Format::Csv(options) => Self {
+                quotes: options.multiline.then_some((options.delimiter, options.quote)),
+                header: options.names.is_none(),
+            },
         }
     }
 

@@ -57,7 +57,8 @@ impl Identity {
             return Ok(Some(format!("it had {} bytes, and has {}", needed.max(self.hashed), meta.len())));
         }
         let start = start_of(name, file, self.hashed)?;
-        Ok((start.len() as u64 != self.hashed || xxh3_64(&start) != self.hash).then(|| "its first bytes were changed".to_owned()))
+        Ok((start.len() as u64 != self.hashed || xxh3_64(&start) != self.hash)
+            .then(|| "its first bytes were changed".to_owned()))
     }
 
     /// Whether what is found under the path now is still this file; cheap, for the end of a followed file.

@@ -80,7 +80,8 @@ impl Output {
             let (first, second) = rest.split_at(rest.len() / 2);
             file.write_all_at(first, self.position).map_err(|error| self.failed("writing", error))?;
             failpoint::pass("file-sink-torn")?;
-            file.write_all_at(second, self.position + first.len() as u64).map_err(|error| self.failed("writing", error))?;
+            file.write_all_at(second, self.position + first.len() as u64)
+                .map_err(|error| self.failed("writing", error))?;
             self.position += rest.len() as u64;
             self.length = self.position;
         }
@@ -106,7 +107,8 @@ impl Output {
 
     /// How many of the pending bytes the old tail has already.
     fn compare(&self, file: &File) -> Result<usize> {
-        let known = usize::try_from(self.length - self.position).map_or(self.pending.len(), |tail| tail.min(self.pending.len()));
+        let known = usize::try_from(self.length - self.position)
+            .map_or(self.pending.len(), |tail| tail.min(self.pending.len()));
         let mut old = vec![0; known.min(COMPARE_BYTES)];
         for (index, new) in self.pending[..known].chunks(COMPARE_BYTES).enumerate() {
             let at = self.position + (index * COMPARE_BYTES) as u64;

@@ -188,19 +188,32 @@ impl FileReader {
     }
 
     /// Gives out records of the window until a limit or its end.
-    fn take(&mut self, limit: ReadLimit, first: u64, count: &mut usize, batch: &mut RawBatch) -> Result<Option<ReadState>> {
+    fn take(
+        &mut self,
+        limit: ReadLimit,
+        first: u64,
+        count: &mut usize,
+        batch: &mut RawBatch,
+    ) -> Result<Option<ReadState>> {
         let (base, from) = (batch.data.len(), self.window.start);
         let state = loop {
             if limit.until.is_some_and(|until| self.position >= until) {
                 break Some(ReadState::End);
             }
             if *count >= limit.records || (*count > 0 && self.position - first >= limit.bytes as u64) {
-                break Some(if self.end.is_some_and(|end| self.position >= end) { ReadState::End } else { ReadState::More });
+                break Some(if self.end.is_some_and(|end| self.position >= end) {
+                    ReadState::End
+                } else {
+                    ReadState::More
+                });
             }
             let Some(framed) = self.next()? else { break None };
             let next = self.position + framed.consumed as u64;
             if let Some(until) = limit.until.filter(|until| next > *until) {
-                return Err(changed(&self.name, &format!("a record ended at position {until}, and now one goes on to {next}")));
+                return Err(changed(
+                    &self.name,
+                    &format!("a record ended at position {until}, and now one goes on to {next}"),
+                ));
             }
             let start = base + self.window.start - from;
             batch.records.push(RawRecord { value: start..start + framed.length, key: None, time: None, next });

@@ -91,7 +91,10 @@ fn length_of(path: &Path) -> Result<u64> {
         Ok(meta) if meta.is_file() => Ok(meta.len()),
         Ok(_) => Err(Error::user(
             "not-a-file",
-            format!("{}: the sink wants a file here, and this is none; remove it or choose another path", path.display()),
+            format!(
+                "{}: the sink wants a file here, and this is none; remove it or choose another path",
+                path.display()
+            ),
         )),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(Error::io(format!("{}: looking at the sink's file", path.display()), error)),
@@ -203,9 +206,9 @@ impl FileWriter {
         if self.folder_dirty {
             // The folder itself may be new as well, and its parent.
             for folder in self.folder.ancestors().take(2).filter(|folder| !folder.as_os_str().is_empty()) {
-                std::fs::File::open(folder)
-                    .and_then(|folder| folder.sync_all())
-                    .map_err(|error| Error::io(format!("{}: making the names of files durable", folder.display()), error))?;
+                std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(|error| {
+                    Error::io(format!("{}: making the names of files durable", folder.display()), error)
+                })?;
             }
             self.folder_dirty = false;
         }

@@ -117,15 +117,22 @@ impl FileSource {
     /// How the file is called in specs and messages: relative to the base where it is below it.
     fn name(&self, path: &Path) -> Result<String> {
         let short = path.strip_prefix(&self.base).unwrap_or(path);
-        short
-            .to_str()
-            .map(str::to_owned)
-            .ok_or_else(|| Error::user("file-name", format!("{}: the name is not UTF-8; rename the file", path.display())))
+        short.to_str().map(str::to_owned).ok_or_else(|| {
+            Error::user("file-name", format!("{}: the name is not UTF-8; rename the file", path.display()))
+        })
     }
 
     /// The start and the end of each partition of a file.
-    fn ranges(&self, name: &str, file: &File, compression: Compression, identity: &Identity) -> Result<Vec<(u64, Option<u64>)>> {
-        let Some(length) = identity.length.filter(|_| compression == Compression::None) else { return Ok(vec![(0, None)]) };
+    fn ranges(
+        &self,
+        name: &str,
+        file: &File,
+        compression: Compression,
+        identity: &Identity,
+    ) -> Result<Vec<(u64, Option<u64>)>> {
+        let Some(length) = identity.length.filter(|_| compression == Compression::None) else {
+            return Ok(vec![(0, None)]);
+        };
         if !self.framing.is_lines() || length <= self.split_bytes {
             return Ok(vec![(0, Some(length))]);
         }
@@ -220,14 +227,18 @@ impl RawSource for FileSource {
 }
 
 fn no_input(pattern: &str, why: &str, base: &Path) -> Error {
-    Error::user("no-input", format!("path = {pattern:?}: {why} in {}; paths are relative to the job's file", base.display()))
+    Error::user(
+        "no-input",
+        format!("path = {pattern:?}: {why} in {}; paths are relative to the job's file", base.display()),
+    )
 }
 
 fn open_file(name: &str, path: &Path) -> Result<File> {
     // Opening a pipe would wait for its writer.
     let meta = path.metadata().map_err(|error| Error::io(format!("{name}: looking at the file"), error))?;
     if !meta.is_file() {
-        let what = if meta.is_dir() { "a folder; write folder/*.jsonl to read the files in it" } else { "no plain file" };
+        let what =
+            if meta.is_dir() { "a folder; write folder/*.jsonl to read the files in it" } else { "no plain file" };
         return Err(Error::user("not-a-file", format!("{name}: this is {what}")));
     }
     File::open(path).map_err(|error| Error::io(format!("{name}: opening the file"), error))

@@ -92,7 +92,10 @@ impl Stream {
                     let wanted = usize::try_from(left).map_or(into.len(), |left| left.min(into.len()));
                     let result = file.read_at(&mut into[..wanted], *offset);
                     if matches!(result, Ok(0)) && wanted > 0 && end.is_some() {
-                        return Err(changed(name, &format!("it ends at position {offset} and was longer when the run began")));
+                        return Err(changed(
+                            name,
+                            &format!("it ends at position {offset} and was longer when the run began"),
+                        ));
                     }
                     (result, offset)
                 }

@@ -72,7 +72,8 @@ impl CsvDecoder {
             let length = record[start..].iter().position(|byte| *byte == self.delimiter);
             let end = length.map_or(record.len(), |length| start + length);
             if let Some(Some(slot)) = self.slots.get(column) {
-                values[*slot] = cell::typed(&record[start..end]).map_err(|error| self.in_column(column, &not_text(error)))?;
+                values[*slot] =
+                    cell::typed(&record[start..end]).map_err(|error| self.in_column(column, &not_text(error)))?;
             }
             column += 1;
             if length.is_none() {
@@ -203,8 +204,10 @@ mod tests {
 
     fn check(header: &str, fields: &[&str], cases: &[(&str, &str)]) {
         for (record, shown) in cases {
-            let found = decode(&Format::Csv(CsvOptions::default()), Some(header), fields, &[record.as_bytes()]).join(" ");
-            let fits = if shown.ends_with("...") { found.starts_with(shown.trim_end_matches('.')) } else { found == *shown };
+            let found =
+                decode(&Format::Csv(CsvOptions::default()), Some(header), fields, &[record.as_bytes()]).join(" ");
+            let fits =
+                if shown.ends_with("...") { found.starts_with(shown.trim_end_matches('.')) } else { found == *shown };
             assert!(fits, "{record:?} as {fields:?}: {found}, not {shown}");
         }
     }
@@ -237,7 +240,10 @@ mod tests {
         check(
             "time,delay,origin",
             &["orign"],
-            &[("", "missing-column: no column \"orign\"; the columns are time, delay, origin; did you mean \"origin\"?")],
+            &[(
+                "",
+                "missing-column: no column \"orign\"; the columns are time, delay, origin; did you mean \"origin\"?",
+            )],
         );
         check("a,a,b", &["a"], &[("", "duplicate-column...")]);
         check("a,a,b", &["b"], &[("1,2,3", r#"{"b":3}"#)]);
@@ -246,7 +252,8 @@ mod tests {
 
     #[test]
     fn names_may_be_given_instead_of_a_header() {
-        let options = CsvOptions { names: Some(vec!["x".into(), "y".into()]), delimiter: b';', ..CsvOptions::default() };
+        let options =
+            CsvOptions { names: Some(vec!["x".into(), "y".into()]), delimiter: b';', ..CsvOptions::default() };
         assert_eq!(decode(&Format::Csv(options), None, &["y"], &[b"1;a,b"]), [r#"{"y":"a,b"}"#]);
     }
 
@@ -269,14 +276,17 @@ mod tests {
             let (mut output, mut ends) = ([0; 64], [0; 64]);
             let mut reader = csv_core::Reader::new();
             let (result, used, written, count) = reader.read_record(&record, &mut output, &mut ends);
-            let whole = matches!(result, csv_core::ReadRecordResult::InputEmpty) && used == record.len() && next.is_none();
+            let whole =
+                matches!(result, csv_core::ReadRecordResult::InputEmpty) && used == record.len() && next.is_none();
             let (result, _, more, last) = reader.read_record(&[], &mut output[written..], &mut ends[count..]);
             if !whole || record[0] == b'\n' || result != csv_core::ReadRecordResult::Record {
                 continue;
             }
             let mut start = 0;
-            let cells: Vec<Vec<u8>> =
-                ends[..count + last].iter().map(|end| output[std::mem::replace(&mut start, *end)..*end].to_vec()).collect();
+            let cells: Vec<Vec<u8>> = ends[..count + last]
+                .iter()
+                .map(|end| output[std::mem::replace(&mut start, *end)..*end].to_vec())
+                .collect();
             assert_eq!(more, 0);
             assert_eq!(found, cells, "seed {seed}, round {round}: {:?}", String::from_utf8_lossy(&record));
             compared += 1;

@@ -69,8 +69,11 @@ impl Decoder<Value> for AllFields {
             if is_blank(bytes) {
                 continue;
             }
-            let value =
-                if is_object(bytes) { whole(AnyRow { shapes: &mut self.shapes }, bytes) } else { serde_json::from_slice(bytes) };
+            let value = if is_object(bytes) {
+                whole(AnyRow { shapes: &mut self.shapes }, bytes)
+            } else {
+                serde_json::from_slice(bytes)
+            };
             match value {
                 Ok(value) => out.push(value),
                 Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
@@ -275,7 +278,8 @@ mod tests {
         let found = decode(&Format::Json, None, fields, &records);
         assert_eq!(found.len(), shown.len(), "{found:?}");
         for (found, shown) in found.iter().zip(shown) {
-            let fits = if shown.ends_with("...") { found.starts_with(shown.trim_end_matches('.')) } else { found == shown };
+            let fits =
+                if shown.ends_with("...") { found.starts_with(shown.trim_end_matches('.')) } else { found == shown };
             assert!(fits, "{found}, not {shown}");
         }
     }

@@ -166,7 +166,10 @@ mod tests {
 
     #[test]
     fn lines_and_raw_are_text() {
-        assert_eq!(decode(&Format::Lines, None, &["*"], &[b"a \"b\"", b""]), [r#"{"line":"a \"b\""}"#, r#"{"line":""}"#]);
+        assert_eq!(
+            decode(&Format::Lines, None, &["*"], &[b"a \"b\"", b""]),
+            [r#"{"line":"a \"b\""}"#, r#"{"line":""}"#]
+        );
         assert_eq!(decode(&Format::Raw, None, &["value"], &["é".as_bytes()]), [r#"{"value":"é"}"#]);
         assert_eq!(decode(&Format::Raw, None, &[], &[b"x"]), ["{}"]);
         assert!(decode(&Format::Raw, None, &["*"], &[b"a\xff"])[0].starts_with("bad: not UTF-8 at byte 1"));

@@ -59,7 +59,10 @@ impl OutFormat {
                 text(value, "lines", out)?;
                 if memchr::memchr2(b'\n', b'\r', &out[start..]).is_some() {
                     out.truncate(start);
-                    return Err(Error::user("encode", format!("the text {value} holds a line end; use format = \"json\"")));
+                    return Err(Error::user(
+                        "encode",
+                        format!("the text {value} holds a line end; use format = \"json\""),
+                    ));
                 }
                 Ok(())
             }

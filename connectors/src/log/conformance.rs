@@ -179,7 +179,10 @@ fn commit_tells_ends(log: &dyn Log) -> Result<()> {
     }
     let mut ends = producer.commit()?;
     ends.sort();
-    assert_eq!(ends.iter().map(|(t, p, _)| (t.as_str(), *p)).collect::<Vec<_>>(), [(name.as_str(), P0), (name.as_str(), P1)]);
+    assert_eq!(
+        ends.iter().map(|(t, p, _)| (t.as_str(), *p)).collect::<Vec<_>>(),
+        [(name.as_str(), P0), (name.as_str(), P1)]
+    );
     for (_, partition, end) in ends {
         let last = all(log, &name, partition, 0)?.pop().expect("five records");
         assert_eq!(end, last.offset + 1, "the offset after the last record");

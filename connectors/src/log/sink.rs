@@ -64,7 +64,9 @@ impl LogSink {
         if let Some((known, producer)) = &*current {
             if *known > generation {
                 let (id, topic) = (&self.config.producer, &self.config.topic.name);
-                let message = format!("sink {id:?} of topic {topic:?}: generation {generation} is over, generation {known} writes");
+                let message = format!(
+                    "sink {id:?} of topic {topic:?}: generation {generation} is over, generation {known} writes"
+                );
                 return Err(Error::external("fenced", message));
             }
             if *known == generation && !producer.lock().failed {

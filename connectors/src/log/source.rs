@@ -81,7 +81,9 @@ impl RawSource for LogSource {
         let (log, identity, retention) = self.open_log()?;
         let name = self.name(partition.of.partition);
         if identity != partition.identity {
-            let message = format!("{name}: this is another topic than the job was created with; bring the old one back, or create the job anew");
+            let message = format!(
+                "{name}: this is another topic than the job was created with; bring the old one back, or create the job anew"
+            );
             return Err(Error::user("source-changed", message));
         }
         let (first, end) = log.offsets(&self.config.topic, partition.of.partition)?;
@@ -90,7 +92,8 @@ impl RawSource for LogSource {
             return Err(lost(&name, from, first));
         }
         if partition.end.is_some_and(|wanted| wanted > end) {
-            let message = format!("{name}: ends at offset {end}, the job was promised more; bring the lost records back");
+            let message =
+                format!("{name}: ends at offset {end}, the job was promised more; bring the lost records back");
             return Err(Error::external("source-lost", message));
         }
         let reader = log.raw_reader(&self.config.topic, partition.of.partition, from)?;
@@ -99,7 +102,9 @@ impl RawSource for LogSource {
 }
 
 fn lost(name: &str, from: u64, first: u64) -> Error {
-    let message = format!("{name}: offset {from} is not kept any more, the first is {first}; keep records longer than a job may stand still");
+    let message = format!(
+        "{name}: offset {from} is not kept any more, the first is {first}; keep records longer than a job may stand still"
+    );
     Error::external("source-lost", message)
 }
 

@@ -44,7 +44,8 @@ pub fn arm_from_env() -> Result<()> {
 pub fn arm(spec: &str) -> Result<()> {
     let mut points = HashMap::new();
     for part in spec.split(';').filter(|part| !part.is_empty()) {
-        let wrong = || Error::user("failpoint", format!("{VARIABLE}: {part:?} is not name=kill@N, name=error@N or name=bug"));
+        let wrong =
+            || Error::user("failpoint", format!("{VARIABLE}: {part:?} is not name=kill@N, name=error@N or name=bug"));
         let (name, rest) = part.split_once('=').ok_or_else(wrong)?;
         let (action, hits) = rest.split_once('@').unwrap_or((rest, "1"));
         let action = match action {

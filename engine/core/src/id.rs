@@ -111,7 +111,10 @@ impl JobName {
         if first && body && name.len() <= 63 {
             Ok(Self(name))
         } else {
-            Err(Error::user("job-name", format!("job name {name:?}: use a-z, 0-9 and -, at most 63 characters, no - in front")))
+            Err(Error::user(
+                "job-name",
+                format!("job name {name:?}: use a-z, 0-9 and -, at most 63 characters, no - in front"),
+            ))
         }
     }
 

@@ -113,7 +113,9 @@ mod tests {
 
     #[test]
     fn a_prefix_is_a_range() {
-        let (Bound::Included(low), Bound::Excluded(high)) = prefix_range("ab").expect("range") else { panic!("bounded") };
+        let (Bound::Included(low), Bound::Excluded(high)) = prefix_range("ab").expect("range") else {
+            panic!("bounded")
+        };
         for (text, inside) in [("aa", false), ("ab", true), ("abzzzzzzzzzzzz", true), ("ac", false)] {
             let key = encoded(&text);
             assert_eq!(low <= key && key < high, inside, "{text}");

@@ -1,7 +1,7 @@
 //! The metrics of one process, by the names of the contract.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::text::encode;

@@ -55,14 +55,20 @@ fn format(value: u64, units: &[(&str, u64)]) -> String {
 /// ```
 pub fn parse_duration(text: &str) -> Result<Duration> {
     parse(text, &DURATIONS).map(Duration::from_nanos).ok_or_else(|| {
-        Error::user("duration", format!("{text:?} is no duration; write a number and one of ns, us, ms, s, m, h, d, as in \"20ms\""))
+        Error::user(
+            "duration",
+            format!("{text:?} is no duration; write a number and one of ns, us, ms, s, m, h, d, as in \"20ms\""),
+        )
     })
 }
 
 /// Reads `"64KiB"`, `"1GiB"`, `"500MB"`.
 pub fn parse_bytes(text: &str) -> Result<u64> {
     parse(text, &SIZES).ok_or_else(|| {
-        Error::user("size", format!("{text:?} is no size; write a number and one of B, kB, MB, GB, KiB, MiB, GiB, as in \"64KiB\""))
+        Error::user(
+            "size",
+            format!("{text:?} is no size; write a number and one of B, kB, MB, GB, KiB, MiB, GiB, as in \"64KiB\""),
+        )
     })
 }
 

@@ -492,14 +492,19 @@ mod tests {
     use crate::{decode_key, encode_key};
 
     fn sample() -> Value {
-        serde_json::from_str(r#"{"a":1,"b":[true,null,1.5],"c":{"d":"text longer than the inline limit of compact text"}}"#)
-            .expect("json")
+        serde_json::from_str(
+            r#"{"a":1,"b":[true,null,1.5],"c":{"d":"text longer than the inline limit of compact text"}}"#,
+        )
+        .expect("json")
     }
 
     #[test]
     fn values_survive_json_postcard_and_keys() {
         let value = Value::List(vec![sample(), Value::Time(979_000_000_000_000)].into());
-        assert_eq!(postcard::from_bytes::<Value>(&postcard::to_stdvec(&value).expect("encodes")).expect("decodes"), value);
+        assert_eq!(
+            postcard::from_bytes::<Value>(&postcard::to_stdvec(&value).expect("encodes")).expect("decodes"),
+            value
+        );
         let mut key = Vec::new();
         encode_key(&value, &mut key).expect("encodes");
         assert_eq!(decode_key::<Value>(&key).expect("decodes"), value);

@@ -46,8 +46,9 @@ impl BindingsWriter {
         self.producer.begin()?;
         for binding in bindings {
             let mut value = vec![VERSION];
-            value = postcard::to_extend(binding, value)
-                .map_err(|error| Error::internal("binding-encode", format!("binding of epoch {}: {error}", binding.epoch)))?;
+            value = postcard::to_extend(binding, value).map_err(|error| {
+                Error::internal("binding-encode", format!("binding of epoch {}: {error}", binding.epoch))
+            })?;
             self.producer.append(&self.topic, PARTITION, NewRecord { value: Some(value), ..NewRecord::default() })?;
         }
         let ends = self.producer.commit()?;
@@ -115,8 +116,10 @@ pub(crate) fn valid(stored: Vec<Stored>, caps: &[(Generation, Epoch)], last: Epo
 pub fn decode(value: &[u8]) -> Result<Binding> {
     let (version, body) = value.split_first().unwrap_or((&0, &[]));
     if *version != VERSION {
-        let text = format!("a binding of format {version}; this version reads format {VERSION}, use the one that wrote it");
+        let text =
+            format!("a binding of format {version}; this version reads format {VERSION}, use the one that wrote it");
         return Err(Error::external("binding-version", text));
     }
-    postcard::from_bytes(body).map_err(|error| Error::external("binding-corrupt", format!("a binding does not decode: {error}")))
+    postcard::from_bytes(body)
+        .map_err(|error| Error::external("binding-corrupt", format!("a binding does not decode: {error}")))
 }

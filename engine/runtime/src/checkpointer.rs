@@ -100,7 +100,8 @@ impl Checkpointer {
                     let _ = self.events.send(DriverEvent::Applied(epoch));
                 }
                 Ok(CheckpointMessage::Abandoned(epoch)) => {
-                    if let Some((files, _)) = open.take().filter(|open| open.epoch == epoch).and_then(|open| open.files) {
+                    if let Some((files, _)) = open.take().filter(|open| open.epoch == epoch).and_then(|open| open.files)
+                    {
                         self.backend.discard(files)?;
                     }
                 }

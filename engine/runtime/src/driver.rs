@@ -141,10 +141,15 @@ impl Driver {
         let timer = self.gate.earliest_timer();
         let timer_in = (timer != NO_TIMER).then(|| Duration::from_micros((timer - wall_clock()).max(0) as u64));
         loop {
-            let facts =
-                Facts { now: self.started.elapsed(), timer_in, processed: self.gate.processed(), highest: self.gate.highest() };
+            let facts = Facts {
+                now: self.started.elapsed(),
+                timer_in,
+                processed: self.gate.processed(),
+                highest: self.gate.highest(),
+            };
             // While recorded epochs are repeated nothing is minted.
-            let cut = if self.next_binding <= self.gate.recorded().last() { Cut::Wait } else { self.minter.decide(facts) };
+            let cut =
+                if self.next_binding <= self.gate.recorded().last() { Cut::Wait } else { self.minter.decide(facts) };
             match cut {
                 Cut::Before(epoch) => {
                     failpoint::pass("epoch-cut")?;
@@ -168,7 +173,8 @@ impl Driver {
         loop {
             let mut batch = Vec::new();
             while batch.len() < GROUP {
-                let complete = self.shares.get(&self.next_binding).is_some_and(|shares| shares.len() == self.sources.len());
+                let complete =
+                    self.shares.get(&self.next_binding).is_some_and(|shares| shares.len() == self.sources.len());
                 if !complete {
                     break;
                 }
@@ -253,7 +259,10 @@ impl Driver {
 
     fn applied(&mut self, epoch: Epoch) -> Result<()> {
         let CheckpointState::Undecided(undecided, since) = self.checkpoint else {
-            return Err(Error::internal("protocol", format!("checkpoint {epoch} was applied in state {:?}", self.checkpoint)));
+            return Err(Error::internal(
+                "protocol",
+                format!("checkpoint {epoch} was applied in state {:?}", self.checkpoint),
+            ));
         };
         assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
         self.checkpoint = CheckpointState::Idle(epoch);

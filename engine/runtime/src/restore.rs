@@ -31,7 +31,8 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dy
         })
         .collect();
     let names: Vec<(String, bool)> = specs.iter().map(|spec| (spec.name.clone(), spec.changelog)).collect();
-    let mut backend = Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
+    let mut backend =
+        Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
     backend.recover_pending(&recovery.lineage)?;
     let Some(checkpoint) = &recovery.checkpoint else {
         return refuse_leftovers(&backend, &names, recovery).map(|()| Arc::new(backend));

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use thalweg_core::{
-    At, CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount, Phase,
-    ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, Reply, Series, StoreInfo,
+    At, CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount,
+    Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, Reply, Series, StoreInfo,
 };
 use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bounds};
 use thalweg_state::KeyRange;
@@ -130,7 +130,11 @@ impl Shared {
             driver,
             records_in: series("source", "records_in", "source"),
             records_out: series("sink", "records_out", "sink"),
-            checkpoint_seconds: metrics.histogram("checkpoint_duration_seconds", "From the start of a checkpoint to its end", &labels),
+            checkpoint_seconds: metrics.histogram(
+                "checkpoint_duration_seconds",
+                "From the start of a checkpoint to its end",
+                &labels,
+            ),
             checkpoint_time: metrics.gauge(
                 "checkpoint_last_success_timestamp_seconds",
                 "When the last checkpoint was committed, seconds since 1970",
@@ -187,7 +191,13 @@ impl Shared {
         status.checkpoints.truncate(CHECKPOINTS_KEPT - 1);
         let changed_keys = status.changed_keys;
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        status.checkpoints.push_front(CheckpointInfo { epoch, generation, committed_at: now, duration_ms, changed_keys });
+        status.checkpoints.push_front(CheckpointInfo {
+            epoch,
+            generation,
+            committed_at: now,
+            duration_ms,
+            changed_keys,
+        });
     }
 
     pub(crate) fn workers(&self) -> usize {

@@ -64,7 +64,9 @@ struct AbortOnPanic;
 impl Drop for AbortOnPanic {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("a thread of the engine has panicked: the process stops; started again, the job goes on where it was");
+            eprintln!(
+                "a thread of the engine has panicked: the process stops; started again, the job goes on where it was"
+            );
             std::process::abort();
         }
     }
@@ -108,7 +110,14 @@ impl Task {
     pub fn start(config: TaskConfig, tell: Arc<dyn Fn(TaskEvent) + Send + Sync>) -> Result<Self> {
         let (driver, inbox) = channel();
         let shared = Arc::new(Shared::new(&config.plan, config.job_id, &config.metrics, driver.clone()));
-        let mut waiting = Waiting { config, shared: shared.clone(), driver: driver.clone(), tell, bindings: None, stored: Vec::new() };
+        let mut waiting = Waiting {
+            config,
+            shared: shared.clone(),
+            driver: driver.clone(),
+            tell,
+            bindings: None,
+            stored: Vec::new(),
+        };
         let thread = spawn("driver".to_owned(), move || waiting.run(&inbox))?;
         Ok(Self { driver, thread: Some(thread), shared })
     }
@@ -160,7 +169,9 @@ impl Waiting {
             let outcome = match inbox.recv() {
                 Ok(DriverEvent::Command(Command::Stop)) | Err(_) => return,
                 Ok(DriverEvent::Command(Command::Fence { generation })) => self.fence(generation),
-                Ok(DriverEvent::Command(Command::Scan { generation, after, caps })) => self.scan(generation, after, &caps),
+                Ok(DriverEvent::Command(Command::Scan { generation, after, caps })) => {
+                    self.scan(generation, after, &caps)
+                }
                 Ok(DriverEvent::Command(Command::Run(plan))) => {
                     if let Err(error) = self.start(&plan, inbox) {
                         self.shared.set_phase(Phase::Failed, Some(error.message().to_owned()));
@@ -331,7 +342,8 @@ impl Running {
             let _ = to_sinks.send(SinkMessage::Batch(batch));
         });
         waiting.shared.running(recovery.generation, &self.gate, links.clone());
-        let (plan, failure, gate, backend) = (config.plan.clone(), self.failure.clone(), self.gate.clone(), backend.clone());
+        let (plan, failure, gate, backend) =
+            (config.plan.clone(), self.failure.clone(), self.gate.clone(), backend.clone());
         let (metrics, job_id, partitions) = (config.metrics.clone(), config.job_id, recovery.zero.partitions);
         let (sources, events, checkpoints) = (self.sources.clone(), waiting.driver.clone(), self.checkpoints.0.clone());
         let communication = if count == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(count) };
@@ -399,7 +411,11 @@ impl Running {
             started: Instant::now(),
             drained: false,
             epochs_open: config.metrics.gauge("epochs_open", "Epochs that are minted and not processed", &labels),
-            latency: config.metrics.histogram("epoch_release_seconds", "From an epoch's end to its durable binding", &labels),
+            latency: config.metrics.histogram(
+                "epoch_release_seconds",
+                "From an epoch's end to its durable binding",
+                &labels,
+            ),
         };
         let outcome = driver.run(inbox);
         self.stop(waiting);

@@ -61,7 +61,8 @@ impl WorkerLoop {
             if self.context.failure.failed() {
                 return Ok(());
             }
-            let now = probe.with_frontier(|frontier| frontier.first().map_or(processed.0, |first| first.saturating_sub(1)));
+            let now =
+                probe.with_frontier(|frontier| frontier.first().map_or(processed.0, |first| first.saturating_sub(1)));
             if now > processed.0 {
                 processed = Epoch(now);
                 gate.set_processed(self.index, processed);
@@ -69,7 +70,9 @@ impl WorkerLoop {
             }
             self.seal(&stores, gate)?;
             self.answer_boundaries(&stores);
-            let due: Vec<_> = waiting.extract_if(.., |(since, question)| ready(question, &stores) || since.elapsed() > PATIENCE).collect();
+            let due: Vec<_> = waiting
+                .extract_if(.., |(since, question)| ready(question, &stores) || since.elapsed() > PATIENCE)
+                .collect();
             due.into_iter().for_each(|(_, question)| answer(*question, &stores));
             loop {
                 match self.inbox.try_recv() {
@@ -123,7 +126,10 @@ impl WorkerLoop {
     }
 }
 
-fn store_of<'a>(question: &Question, stores: &'a [Rc<RefCell<dyn OperatorStore>>]) -> Option<&'a Rc<RefCell<dyn OperatorStore>>> {
+fn store_of<'a>(
+    question: &Question,
+    stores: &'a [Rc<RefCell<dyn OperatorStore>>],
+) -> Option<&'a Rc<RefCell<dyn OperatorStore>>> {
     stores.iter().find(|store| store.borrow().id() == question.store)
 }
 

@@ -96,7 +96,8 @@ impl RunArguments {
     pub fn token(&self) -> Result<Option<String>, Failure> {
         let (from, token) = match &self.token_file {
             Some(file) => {
-                let reading = |error| Failure::Usage(Error::io(format!("reading the token file {}", file.display()), error));
+                let reading =
+                    |error| Failure::Usage(Error::io(format!("reading the token file {}", file.display()), error));
                 (file.display().to_string(), std::fs::read_to_string(file).map_err(reading)?)
             }
             None => match std::env::var(TOKEN) {
@@ -105,7 +106,10 @@ impl RunArguments {
             },
         };
         match token.trim() {
-            "" => Err(Failure::Usage(Error::user("empty-token", format!("{from} holds no token; write one, or leave it out")))),
+            "" => Err(Failure::Usage(Error::user(
+                "empty-token",
+                format!("{from} holds no token; write one, or leave it out"),
+            ))),
             token => Ok(Some(token.to_owned())),
         }
     }

@@ -33,11 +33,8 @@ impl Client {
             let message = format!("--addr {addr:?}: write host:port, such as 127.0.0.1:7171");
             return Err(Error::user("bad-address", message));
         }
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .proxy(None)
-            .build();
+        let config =
+            ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None).build();
         Ok(Self { agent: config.into(), base: format!("http://{host}") })
     }
 

@@ -4,7 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 use thalweg_core::Error;
-use thalweg_jobs::{Catalogue, Checked, apply_environment, explain as explain_job, graph as graph_of, parse, schema as schema_of};
+use thalweg_jobs::{
+    Catalogue, Checked, apply_environment, explain as explain_job, graph as graph_of, parse, schema as schema_of,
+};
 
 use super::arguments::{ExplainArguments, Format, GraphArguments, GraphFormat, RunArguments, ValidateArguments};
 use super::exit::{Exit, Failure};
@@ -82,7 +84,8 @@ pub(super) fn explain(program: &dyn Program, arguments: &ExplainArguments, scree
 }
 
 pub(super) fn schema(program: &dyn Program, screen: &Screen) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(&schema_of(program.catalogue())).expect("maps with text keys always serialize");
+    let text =
+        serde_json::to_string_pretty(&schema_of(program.catalogue())).expect("maps with text keys always serialize");
     screen.result(&text)
 }
 
@@ -99,7 +102,8 @@ fn check(path: &Path, catalogue: &Catalogue, flags: &[Flag<'_>]) -> Result<Check
     let text = std::fs::read_to_string(path).map_err(reading)?;
     let mut document = parse(&text, path).map_err(Failure::InvalidJob)?;
     // Variables that are not text cannot be meant: the names of all of ours are.
-    let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let variables =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     apply_environment(&mut document, variables);
     for (flag, key, value) in flags {
         document.set(flag, key, value);

@@ -55,7 +55,8 @@ mod tests {
 
     #[test]
     fn values_keep_their_text() {
-        let text = r#"{"entries":[{"key":"a,]}","value":{"z":18446744073709551616,"a":1.50}}, [2 ,3]] , "cursor":null}"#;
+        let text =
+            r#"{"entries":[{"key":"a,]}","value":{"z":18446744073709551616,"a":1.50}}, [2 ,3]] , "cursor":null}"#;
         let found = members(text).expect("an object");
         assert_eq!(found[1], ("cursor".to_owned(), "null"));
         let entries = elements(found[0].1).expect("an array");

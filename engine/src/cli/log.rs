@@ -270,7 +270,10 @@ fn next_batch(input: &mut BufReader<impl Read>) -> Result<(Vec<NewRecord>, bool)
     while records.len() < BATCH_RECORDS && bytes < BATCH_BYTES {
         let mut line = Vec::new();
         let limit = MAX_LINE_BYTES as u64 + 1;
-        let read = input.take(limit).read_until(b'\n', &mut line).map_err(|error| Error::io("reading standard input", error))?;
+        let read = input
+            .take(limit)
+            .read_until(b'\n', &mut line)
+            .map_err(|error| Error::io("reading standard input", error))?;
         if read == 0 {
             return Ok((records, false));
         }
@@ -278,7 +281,10 @@ fn next_batch(input: &mut BufReader<impl Read>) -> Result<(Vec<NewRecord>, bool)
             line.pop();
         }
         if line.len() > MAX_LINE_BYTES {
-            return Err(Error::user("line-too-long", format!("a line is longer than {MAX_LINE_BYTES} bytes; split it")));
+            return Err(Error::user(
+                "line-too-long",
+                format!("a line is longer than {MAX_LINE_BYTES} bytes; split it"),
+            ));
         }
         bytes += read;
         records.push(NewRecord { value: Some(line), ..NewRecord::default() });
@@ -300,11 +306,7 @@ mod tests {
 
     #[test]
     fn lines_become_batches() {
-        for (input, values) in [
-            ("", vec![]),
-            ("a\n", vec!["a"]),
-            ("a\n\nb", vec!["a", "", "b"]),
-        ] {
+        for (input, values) in [("", vec![]), ("a\n", vec!["a"]), ("a\n\nb", vec!["a", "", "b"])] {
             let mut input = BufReader::new(input.as_bytes());
             let (records, more) = next_batch(&mut input).expect("short lines");
             let got: Vec<_> = records.iter().filter_map(|record| record.value.as_deref()).collect();

@@ -113,7 +113,9 @@ fn describe(error: &Error, color: bool) -> String {
         cause = source.source();
     }
     match error.blame() {
-        Blame::Internal => text.push_str("\n  help: this is a bug of the engine; please report it with this message and the log"),
+        Blame::Internal => {
+            text.push_str("\n  help: this is a bug of the engine; please report it with this message and the log")
+        }
         Blame::External if error.is_retryable() => text.push_str("\n  help: it may pass; try again"),
         Blame::External | Blame::User => {}
     }

@@ -117,7 +117,9 @@ fn no_such_store(job: &dyn JobService, store: &str) -> Problem {
     let name = job.status().job;
     let stores = job.stores();
     let detail = if stores.iter().any(|own| own.store == store) {
-        format!("store {store:?} of job {name} may not be read from outside; allow it with query = true in [stores.{store}]")
+        format!(
+            "store {store:?} of job {name} may not be read from outside; allow it with query = true in [stores.{store}]"
+        )
     } else {
         let open: Vec<String> = stores.into_iter().filter(|own| own.query).map(|own| own.store).collect();
         format!("job {name} has no store {store:?}; it has: {}", open.join(", "))

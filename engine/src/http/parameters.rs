@@ -33,12 +33,14 @@ pub(super) fn scan(query: Option<&str>, limits: &Limits) -> Result<(ScanRange, R
     let mut parameters = Parameters::parse(query.unwrap_or_default(), &[&SCAN, &READ_OPTIONS])?;
     let limit = match parameters.take("limit") {
         None => limits.default_scan_entries,
-        Some(text) => text.parse().ok().filter(|limit| (1..=limits.max_scan_entries).contains(limit)).ok_or_else(|| {
-            Problem::bad_parameter(format!(
-                "limit={text}: a whole number from 1 to {}; go on from there with the cursor",
-                limits.max_scan_entries
-            ))
-        })?,
+        Some(text) => {
+            text.parse().ok().filter(|limit| (1..=limits.max_scan_entries).contains(limit)).ok_or_else(|| {
+                Problem::bad_parameter(format!(
+                    "limit={text}: a whole number from 1 to {}; go on from there with the cursor",
+                    limits.max_scan_entries
+                ))
+            })?
+        }
     };
     let after = match parameters.take("cursor") {
         None => None,

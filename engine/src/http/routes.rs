@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn openapi_describes_every_route_and_no_other() {
         let document: serde_json::Value = serde_json::from_str(OPENAPI).expect("openapi.json is JSON");
-        let mut described: Vec<&str> = document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+        let mut described: Vec<&str> =
+            document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
         let mut served: Vec<&str> = table().into_iter().map(|(path, _)| path).collect();
         described.sort_unstable();
         served.sort_unstable();

@@ -117,7 +117,9 @@ impl Server {
 
     fn shut_down(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() && thread.join().is_err() {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
             tracing::error!("the HTTP thread panicked");
         }
     }

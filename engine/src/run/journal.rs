@@ -36,7 +36,9 @@ pub(super) fn read(log: &EmbeddedLog) -> Result<(JobHistory, u64)> {
     while reader.read(1 << 20, &mut records)? {
         for record in records.drain(..) {
             let value = record.record.value.unwrap_or_default();
-            let damaged = |error: Error| error.context(format!("{}, topic {TOPIC}, offset {}", log.dir().display(), record.offset));
+            let damaged = |error: Error| {
+                error.context(format!("{}, topic {TOPIC}, offset {}", log.dir().display(), record.offset))
+            };
             if record.record.headers.iter().any(|(name, kind)| name == KIND && kind == b"snapshot") {
                 history = decode_snapshot(&value).map_err(damaged)?;
                 since = 0;
@@ -51,11 +53,14 @@ pub(super) fn read(log: &EmbeddedLog) -> Result<(JobHistory, u64)> {
 
 fn decode_snapshot(value: &[u8]) -> Result<JobHistory> {
     match value.split_first() {
-        Some((&SNAPSHOT_VERSION, body)) => postcard::from_bytes(body)
-            .map_err(|error| Error::external("history-entry", format!("a snapshot of the job's history is damaged: {error}"))),
+        Some((&SNAPSHOT_VERSION, body)) => postcard::from_bytes(body).map_err(|error| {
+            Error::external("history-entry", format!("a snapshot of the job's history is damaged: {error}"))
+        }),
         version => {
             let version = version.map_or(0, |(version, _)| *version);
-            let text = format!("the job's history has version {version}, this program reads {SNAPSHOT_VERSION}; use the newer program");
+            let text = format!(
+                "the job's history has version {version}, this program reads {SNAPSHOT_VERSION}; use the newer program"
+            );
             Err(Error::user("history-entry", text))
         }
     }
@@ -96,8 +101,9 @@ impl Journal {
     }
 
     fn snapshot(&mut self) -> Result<()> {
-        let bytes = postcard::to_extend(&self.history, vec![SNAPSHOT_VERSION])
-            .map_err(|error| Error::internal("history-encode", format!("the job's history cannot be written: {error}")))?;
+        let bytes = postcard::to_extend(&self.history, vec![SNAPSHOT_VERSION]).map_err(|error| {
+            Error::internal("history-encode", format!("the job's history cannot be written: {error}"))
+        })?;
         let end = self.append("snapshot", bytes)?;
         self.since_snapshot = 0;
         self.log.trim(TOPIC, PARTITION, end - 1)

@@ -29,7 +29,12 @@ use journal::Journal;
 use shell::{Shell, ShellEvent};
 
 /// Runs a job until its input ends or it is told to stop.
-pub(crate) fn run(job: &JobSpec, registry: &Registry, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
+pub(crate) fn run(
+    job: &JobSpec,
+    registry: &Registry,
+    arguments: &RunArguments,
+    screen: &Screen,
+) -> Result<(), Failure> {
     let (log, log_dir) = open_log(&arguments.data, job.name.as_str())?;
     let journal = Journal::open(log.clone())?;
     let job_id = match journal.history().zero() {
@@ -55,7 +60,8 @@ pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -
 
 fn open_log(data: &Path, job: &str) -> Result<(Arc<EmbeddedLog>, PathBuf)> {
     let dir = data.join(job).join("log");
-    std::fs::create_dir_all(&dir).map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
     Ok((Arc::new(EmbeddedLog::open(&dir, clock())?), dir))
 }
 
@@ -71,7 +77,8 @@ fn run_plan(
     create_or_check(&plan, job_id, &mut journal)?;
     let metrics = Metrics::default();
     let workers = plan.settings().workers.unwrap_or_else(cores);
-    let recorded = arguments.bindings.as_deref().map(|dir| recorded_bindings(dir, plan.settings().name.as_str())).transpose()?;
+    let recorded =
+        arguments.bindings.as_deref().map(|dir| recorded_bindings(dir, plan.settings().name.as_str())).transpose()?;
     let (events, inbox) = channel();
     let (stop, to_shell) = (events.clone(), events);
     let tell = Arc::new(move |event| drop(to_shell.send(ShellEvent::Task(event))));
@@ -105,7 +112,8 @@ fn run_plan(
     if outcome.is_ok() && arguments.serve && shell.finished() {
         shell.set_phase(Phase::Finished);
         if let Some(server) = &server {
-            screen.note(&format!("input has ended; queries are answered at http://{} until Ctrl-C", server.local_addr()));
+            screen
+                .note(&format!("input has ended; queries are answered at http://{} until Ctrl-C", server.local_addr()));
         }
         shell.wait_for_stop(&inbox);
     }
@@ -137,7 +145,10 @@ fn recorded_bindings(data: &Path, job: &str) -> Result<Vec<Binding>> {
     let log = EmbeddedLog::open_read_only(&dir)?;
     let (history, _) = journal::read(&log)?;
     let Some(zero) = history.zero() else {
-        let text = format!("{} has no recorded run of job {job}; give the --data of one that ran with --keep-bindings", data.display());
+        let text = format!(
+            "{} has no recorded run of job {job}; give the --data of one that ran with --keep-bindings",
+            data.display()
+        );
         return Err(Error::user("no-bindings", text));
     };
     let bindings = read_bindings(&log, zero.job_id, &history.caps())?;

@@ -101,7 +101,9 @@ impl Shell {
                 Ok(ShellEvent::Task(TaskEvent::Applied(_))) => self.want_last_checkpoint()?,
                 Ok(ShellEvent::Task(TaskEvent::Failed(error))) => return Err(error),
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::internal("task-gone", "the task has ended without a word")),
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(Error::internal("task-gone", "the task has ended without a word"));
+                }
             }
             self.tell(Event::Tick)?;
             self.clean();

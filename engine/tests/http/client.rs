@@ -45,7 +45,8 @@ impl Client {
             assert_ne!(self.0.read_line(&mut head).expect("head"), 0, "closed after {head:?}");
         }
         let head = head.to_lowercase();
-        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().expect("n"));
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().expect("n"));
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).expect("body");
         let status = head.split(' ').nth(1).expect("status").parse().expect("a number");

@@ -116,9 +116,19 @@ fn verbs_of_job_files() {
     let valid = format!("{{\"file\":\"{good}\",\"valid\":true}}\n");
     check(&format!("validate {good}"), Exit::Done, &valid, "");
     check(&format!("validate {good} -o table"), Exit::Done, &format!("{good}: valid\n"), "");
-    check(&format!("validate {good} {bad} -o table"), Exit::Usage, &format!("{good}: valid\n{bad}: invalid\n"), "bad.toml:11:");
+    check(
+        &format!("validate {good} {bad} -o table"),
+        Exit::Usage,
+        &format!("{good}: valid\n{bad}: invalid\n"),
+        "bad.toml:11:",
+    );
     check(&format!("run {bad}"), Exit::Usage, "", "bad.toml:11:");
-    check("validate /none.toml -o table", Exit::Usage, "/none.toml: invalid\n", "error[not-found]: reading the job file /none.toml");
+    check(
+        "validate /none.toml -o table",
+        Exit::Usage,
+        "/none.toml: invalid\n",
+        "error[not-found]: reading the job file /none.toml",
+    );
     check(&format!("run {good} -q"), Exit::Done, "words with Some(1) workers\n", "");
     check(&format!("run {good} -q --workers 3"), Exit::Done, "words with Some(3) workers\n", "");
     check(&format!("run {good}"), Exit::Done, "words with Some(1) workers\n", "begun");
@@ -158,10 +168,20 @@ fn query_asks_a_running_job() {
         ("query orders totals --limit 2 -q", Exit::Done, all, ""),
         ("query orders totals --from a/ --to c -o table --at committed", Exit::Done, table, ""),
         ("query orders totals none", Exit::Failed, "", "error[key-not-found]"),
-        ("query orders other a", Exit::Failed, "", "error[store-not-found]: job orders has no store \"other\"; it has: totals"),
+        (
+            "query orders other a",
+            Exit::Failed,
+            "",
+            "error[store-not-found]: job orders has no store \"other\"; it has: totals",
+        ),
         ("query other totals a", Exit::Failed, "", "error[job-not-found]"),
         ("query orders totals \u{1}", Exit::Usage, "", "error[bad-key]"),
-        ("query orders busy a", Exit::Failed, "", "error[unavailable]: the owner's queue is full\n  help: it may pass; try again"),
+        (
+            "query orders busy a",
+            Exit::Failed,
+            "",
+            "error[unavailable]: the owner's queue is full\n  help: it may pass; try again",
+        ),
     ] {
         check(&format!("{line} --addr {addr}"), exit, out, err);
     }
@@ -184,7 +204,13 @@ fn log_verbs() {
         (vec!["log", "append", &lines, "--partitions", "2"], "one\ntwo", Exit::Done, "\"appended\":2", ""),
         (vec!["log", "append", &root, "--partition", "1"], "three\n", Exit::Done, "\"appended\":1", ""),
         (vec!["log", "append", &lines, "--partition", "2"], "x", Exit::Usage, "", "error[no-such-partition]"),
-        (vec!["log", "ls", &root, "-o", "table"], "", Exit::Done, "TOPIC  PARTITION  FIRST  END\nlines  0          0      ", ""),
+        (
+            vec!["log", "ls", &root, "-o", "table"],
+            "",
+            Exit::Done,
+            "TOPIC  PARTITION  FIRST  END\nlines  0          0      ",
+            "",
+        ),
         (vec!["log", "ls", &other], "", Exit::Done, "\"partition\":1,\"topic\":\"lines\"}", ""),
         (vec!["log", "read", &lines, "--limit", "1"], "", Exit::Done, "\"value\":\"one\"}\n", ""),
         (vec!["log", "read", &lines, "--from", "1", "-o", "table"], "", Exit::Done, "  -  two\n", ""),

@@ -32,9 +32,12 @@ fn a_wrong_token_is_refused() {
     let options = ServerOptions { token: Some("secret".to_owned()), ..ServerOptions::default() };
     let server = Server::start(loopback(), options, vec![MapJob::new()], Metrics::default()).expect("start");
     let mut client = Client::to(server.local_addr());
-    for (header, status) in
-        [("", 200), ("authorization: Bearer secret\r\n", 200), ("authorization: Bearer secreT\r\n", 401), ("authorization: Bearer \r\n", 401)]
-    {
+    for (header, status) in [
+        ("", 200),
+        ("authorization: Bearer secret\r\n", 200),
+        ("authorization: Bearer secreT\r\n", 401),
+        ("authorization: Bearer \r\n", 401),
+    ] {
         client.send(&format!("GET /v1/jobs HTTP/1.1\r\nhost: x\r\n{header}\r\n"));
         assert_eq!(client.answer().status, status, "{header}");
     }

@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use thalweg_core::{
-    CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, PartitionId, Phase, ProgressRatio, Query,
-    QueryError, QueryReply, ReadOptions, Reply, ScanRange, StoreInfo,
+    CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, PartitionId, Phase, ProgressRatio,
+    Query, QueryError, QueryReply, ReadOptions, Reply, ScanRange, StoreInfo,
 };
 
 /// A page may be shorter than the limit: clients have to go by the cursor.
@@ -24,7 +24,8 @@ pub(crate) struct MapJob {
 
 impl MapJob {
     pub(crate) fn new() -> Arc<Self> {
-        let entries = [("", "0"), ("a", "{\"count\":1}"), ("a/b c?&+", "2"), ("b", "3"), ("ä", "\"text\""), ("null", "null")];
+        let entries =
+            [("", "0"), ("a", "{\"count\":1}"), ("a/b c?&+", "2"), ("b", "3"), ("ä", "\"text\""), ("null", "null")];
         Arc::new(Self {
             phase: Mutex::new(Phase::Running),
             totals: entries.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
@@ -55,8 +56,11 @@ impl MapJob {
             None => Bound::Unbounded,
         };
         let mut found = self.totals.range((low, Bound::Unbounded)).filter(|(key, _)| inside(key));
-        let entries: Vec<Entry> =
-            found.by_ref().take(range.limit.min(MOST_PER_PAGE)).map(|(key, value)| Self::entry(key, Some(value))).collect();
+        let entries: Vec<Entry> = found
+            .by_ref()
+            .take(range.limit.min(MOST_PER_PAGE))
+            .map(|(key, value)| Self::entry(key, Some(value)))
+            .collect();
         reply(entries, found.next().is_some())
     }
 
@@ -112,7 +116,13 @@ impl JobService for MapJob {
 
     fn checkpoints(&self) -> Vec<CheckpointInfo> {
         let epoch = Epoch(5);
-        vec![CheckpointInfo { epoch, generation: Generation(3), committed_at: 1_500_000, duration_ms: 4, changed_keys: 8 }]
+        vec![CheckpointInfo {
+            epoch,
+            generation: Generation(3),
+            committed_at: 1_500_000,
+            duration_ms: 4,
+            changed_keys: 8,
+        }]
     }
 
     fn graph(&self) -> Value {

@@ -98,9 +98,12 @@ fn a_scan_goes_page_by_page() {
         }
     }
     assert_eq!(keys, ["", "a", "a/b c?&+", "b", "null", "ä"]);
-    for (query, expected) in [("prefix=a%2F", vec!["a/b c?&+"]), ("from=a%2F&to=c", vec!["a/b c?&+", "b"]), ("from=zz&to=z", vec![])] {
+    for (query, expected) in
+        [("prefix=a%2F", vec!["a/b c?&+"]), ("from=a%2F&to=c", vec!["a/b c?&+", "b"]), ("from=zz&to=z", vec![])]
+    {
         let got = client.call("GET", &format!("{KEYS}?{query}"), "").json();
-        let keys: Vec<&str> = got["entries"].as_array().expect("entries").iter().filter_map(|e| e["key"].as_str()).collect();
+        let keys: Vec<&str> =
+            got["entries"].as_array().expect("entries").iter().filter_map(|e| e["key"].as_str()).collect();
         assert_eq!(keys, expected, "{query}");
         assert_eq!(got["cursor"], Value::Null, "{query}");
     }
@@ -136,7 +139,12 @@ fn status_routes() {
         ("/openapi.json", "/openapi", json!("3.1.0")),
     ] {
         let answer = client.call("GET", target, "");
-        assert_eq!((answer.status, answer.json().pointer(pointer)), (200, Some(&expected)), "{target}: {}", answer.body);
+        assert_eq!(
+            (answer.status, answer.json().pointer(pointer)),
+            (200, Some(&expected)),
+            "{target}: {}",
+            answer.body
+        );
     }
     let metrics = client.call("GET", "/metrics", "");
     assert!(metrics.head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{}", metrics.head);

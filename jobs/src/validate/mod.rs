@@ -32,7 +32,8 @@ pub struct Checked {
 /// # Errors
 /// All problems at once, warnings among them.
 pub fn validate(document: &Document, catalogue: &Catalogue) -> Result<Checked, Diagnostics> {
-    let mut checker = Checker { document, catalogue, found: document.problems.clone(), on_error: OnError::Fail, partitions: 16 };
+    let mut checker =
+        Checker { document, catalogue, found: document.problems.clone(), on_error: OnError::Fail, partitions: 16 };
     let job = checker.job();
     let problems = Diagnostics::new(document.source.clone(), checker.found);
     match job {
@@ -85,7 +86,8 @@ impl<'d> Checker<'d> {
         let root = self.section("the file", &start, &self.document.root, &[keys::ROOT]);
         let job = self.job_section(&root);
         let crate_name = job.as_ref().and_then(|job| job.crate_name.clone());
-        let sources: Vec<Option<SourceSpec>> = self.members(&root, Member::Source).map(|entry| self.source(entry)).collect();
+        let sources: Vec<Option<SourceSpec>> =
+            self.members(&root, Member::Source).map(|entry| self.source(entry)).collect();
         let stores = self.stores(&root);
         let members: Vec<_> = self.members(&root, Member::Operator).collect();
         let operators: Vec<Option<OperatorSpec>> =
@@ -121,8 +123,11 @@ impl<'d> Checker<'d> {
 
     /// The tables of a section, by id.
     fn members(&mut self, root: &Section<'d>, member: Member) -> std::vec::IntoIter<&'d Entry> {
-        let name = keys::ROOT.iter().find(|key| matches!(key.kind, Kind::Ids(of) if of == member)).map_or("", |key| key.name);
-        let Some(ItemKind::Table(table)) = root.item(name).map(|item| &item.kind) else { return Vec::new().into_iter() };
+        let name =
+            keys::ROOT.iter().find(|key| matches!(key.kind, Kind::Ids(of) if of == member)).map_or("", |key| key.name);
+        let Some(ItemKind::Table(table)) = root.item(name).map(|item| &item.kind) else {
+            return Vec::new().into_iter();
+        };
         table.entries.iter().collect::<Vec<_>>().into_iter()
     }
 
@@ -132,7 +137,8 @@ impl<'d> Checker<'d> {
         let checkpoint = self.inner("[job.checkpoint]", &job, "checkpoint", keys::CHECKPOINT);
         let state = self.inner("[job.state]", &job, "state", keys::STATE);
         self.on_error = job.or_default("on_error", convert::text).map_or(OnError::Fail, |value| on_error(&value));
-        self.partitions = job.or_default("partitions", |item| convert::int(item, 1, 65_536)).map_or(16, |count| count as u32);
+        self.partitions =
+            job.or_default("partitions", |item| convert::int(item, 1, 65_536)).map_or(16, |count| count as u32);
         let spec = JobDefaults {
             crate_version: job.get("crate_version", convert::text),
             workers: job.get("workers", |item| convert::int(item, 1, u64::MAX)).map(|workers| workers as usize),
@@ -140,7 +146,12 @@ impl<'d> Checker<'d> {
             biases: job.get("biases", convert::biases).unwrap_or_default(),
             epoch,
             interval_at,
-            checkpoint_interval: section::or_default(checkpoint.as_ref(), keys::CHECKPOINT, "interval", convert::duration),
+            checkpoint_interval: section::or_default(
+                checkpoint.as_ref(),
+                keys::CHECKPOINT,
+                "interval",
+                convert::duration,
+            ),
             state_memory: section::or_default(state.as_ref(), keys::STATE, "memory", convert::bytes),
         };
         let name = JobName::new(job.get("name", convert::text)?).ok()?;
@@ -151,7 +162,9 @@ impl<'d> Checker<'d> {
         let epoch = self.inner("[job.epoch]", job, "epoch", keys::EPOCH);
         let spec = EpochSpec {
             interval: section::or_default(epoch.as_ref(), keys::EPOCH, "interval", convert::duration_or_none),
-            max_records: section::or_default(epoch.as_ref(), keys::EPOCH, "max_records", |item| convert::int(item, 1, u64::MAX)),
+            max_records: section::or_default(epoch.as_ref(), keys::EPOCH, "max_records", |item| {
+                convert::int(item, 1, u64::MAX)
+            }),
             max_bytes: section::or_default(epoch.as_ref(), keys::EPOCH, "max_bytes", convert::bytes),
         };
         let at = epoch.as_ref().and_then(|epoch| epoch.item("interval")).map(|item| item.at.clone());
@@ -161,9 +174,11 @@ impl<'d> Checker<'d> {
     /// Without a clock only the end of the input is sure to close the last epoch.
     fn check_epochs(&mut self, job: &JobDefaults, sources: &[SourceSpec]) {
         let Some(at) = job.interval_at.as_ref().filter(|_| job.epoch.interval.is_none()) else { return };
-        let unbounded: BTreeSet<_> = sources.iter().filter(|source| !source.is_bounded()).map(|source| source.id.as_str()).collect();
+        let unbounded: BTreeSet<_> =
+            sources.iter().filter(|source| !source.is_bounded()).map(|source| source.id.as_str()).collect();
         if let Some(first) = unbounded.first() {
-            let message = format!("[job.epoch] interval = \"none\" is for bounded sources only, and source {first:?} has no end");
+            let message =
+                format!("[job.epoch] interval = \"none\" is for bounded sources only, and source {first:?} has no end");
             let problem = Diagnostic::error("epoch-interval", message).at(at, "records would wait for others");
             self.report(problem.help("give an interval such as \"20ms\""));
         }

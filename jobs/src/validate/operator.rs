@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use thalweg_operators::{Aggregation, ChangelogKind, ConfigKey, ConfigKind, Expression, ExpressionError, KeyRule, OperatorInfo};
+use thalweg_operators::{
+    Aggregation, ChangelogKind, ConfigKey, ConfigKind, Expression, ExpressionError, KeyRule, OperatorInfo,
+};
 
 use crate::convert;
 use crate::diagnostic::Diagnostic;
@@ -38,7 +40,11 @@ impl<'d> Checker<'d> {
                 Some(operator) => self.check_store_of(&what, entry, operator),
                 None => {
                     let message = format!("{what}: there is no operator of that name");
-                    let help = did_you_mean_or_all(&entry.name, operators.iter().map(|entry| entry.name.as_str()), "the operators are");
+                    let help = did_you_mean_or_all(
+                        &entry.name,
+                        operators.iter().map(|entry| entry.name.as_str()),
+                        "the operators are",
+                    );
                     self.report(Diagnostic::error("unknown-operator", message).at(&entry.name_at, "").help(help));
                 }
             }
@@ -56,7 +62,12 @@ impl<'d> Checker<'d> {
         }
     }
 
-    pub(super) fn operator(&mut self, entry: &'d Entry, stores: &Stores, crate_name: Option<&str>) -> Option<OperatorSpec> {
+    pub(super) fn operator(
+        &mut self,
+        entry: &'d Entry,
+        stores: &Stores,
+        crate_name: Option<&str>,
+    ) -> Option<OperatorSpec> {
         let what = format!("operator {:?}", entry.name);
         let table = self.member(&what, entry)?;
         let mut own = Vec::new();
@@ -86,15 +97,19 @@ impl<'d> Checker<'d> {
         let info = self.catalogue.operator(name);
         let problem = match (info, name.split_once("::"), crate_name) {
             (Some(_), Some((prefix, _)), None) => {
-                let problem = Diagnostic::error("no-crate", format!("{what}: {name:?} is of a job crate, and [job] names none"));
+                let problem =
+                    Diagnostic::error("no-crate", format!("{what}: {name:?} is of a job crate, and [job] names none"));
                 problem.help(format!("add `crate = {:?}` to [job]", prefix.replace('_', "-")))
             }
             (Some(info), _, _) => return Some(info),
             (None, path, _) => {
                 let names: Vec<_> = self.catalogue.operators().map(|info| info.name.as_str()).collect();
-                let here = path.is_some_and(|(prefix, _)| names.iter().any(|name| name.starts_with(&format!("{prefix}::"))));
+                let here =
+                    path.is_some_and(|(prefix, _)| names.iter().any(|name| name.starts_with(&format!("{prefix}::"))));
                 let help = match path {
-                    Some((prefix, _)) if !here => format!("this binary has no operators of {prefix:?}; use the one of that job crate"),
+                    Some((prefix, _)) if !here => {
+                        format!("this binary has no operators of {prefix:?}; use the one of that job crate")
+                    }
                     _ => did_you_mean_or_all(name, names, "this binary has"),
                 };
                 Diagnostic::error("unknown-operator", format!("{what}: unknown operator {name:?}")).help(help)
@@ -104,7 +119,14 @@ impl<'d> Checker<'d> {
         None
     }
 
-    fn key(&mut self, what: &str, at: &At, info: &OperatorInfo, table: &Table, section: &Section<'d>) -> Option<Vec<String>> {
+    fn key(
+        &mut self,
+        what: &str,
+        at: &At,
+        info: &OperatorInfo,
+        table: &Table,
+        section: &Section<'d>,
+    ) -> Option<Vec<String>> {
         let fields = section.get("key", convert::texts);
         match (info.keyed, table.get("key")) {
             (KeyRule::Required, None) => {
@@ -119,7 +141,9 @@ impl<'d> Checker<'d> {
             (KeyRule::Required | KeyRule::Optional | KeyRule::Forbidden, _) => {}
         }
         let fields = fields?;
-        if let Some((double, item)) = fields.iter().enumerate().find(|(at, field)| fields[..*at].contains(field)).zip(section.item("key")) {
+        if let Some((double, item)) =
+            fields.iter().enumerate().find(|(at, field)| fields[..*at].contains(field)).zip(section.item("key"))
+        {
             let message = format!("{what}: the field {:?} is in the key twice", double.1);
             self.report(Diagnostic::error("double-field", message).at(&item.at, "").help("name it once"));
         }
@@ -129,13 +153,23 @@ impl<'d> Checker<'d> {
     fn check_input_count(&mut self, what: &str, info: &OperatorInfo, section: &Section<'d>) {
         let Some((inputs, item)) = section.get("inputs", convert::texts).zip(section.item("inputs")) else { return };
         if inputs.len() > info.max_inputs {
-            let message = format!("{what}: {:?} takes at most {} inputs, found {}", info.name, info.max_inputs, inputs.len());
-            self.report(Diagnostic::error("inputs", message).at(&item.at, "").help("join them with another operator before"));
+            let message =
+                format!("{what}: {:?} takes at most {} inputs, found {}", info.name, info.max_inputs, inputs.len());
+            self.report(
+                Diagnostic::error("inputs", message).at(&item.at, "").help("join them with another operator before"),
+            );
         }
     }
 
     /// Results stand beside the key's fields, so they cannot have their names.
-    fn check_results(&mut self, what: &str, entry: &'d Entry, key: &[String], config: &BTreeMap<String, ConfigValue>, info: &OperatorInfo) {
+    fn check_results(
+        &mut self,
+        what: &str,
+        entry: &'d Entry,
+        key: &[String],
+        config: &BTreeMap<String, ConfigValue>,
+        info: &OperatorInfo,
+    ) {
         let mut names: Vec<&str> = Vec::new();
         for (name, value) in config {
             match value {
@@ -166,7 +200,11 @@ impl<'d> Checker<'d> {
                 }
                 None if info.open => {}
                 None => {
-                    let names = info.config.iter().map(|key| key.name.as_str()).chain(keys::OPERATOR.iter().map(|key| key.name));
+                    let names = info
+                        .config
+                        .iter()
+                        .map(|key| key.name.as_str())
+                        .chain(keys::OPERATOR.iter().map(|key| key.name));
                     let help = did_you_mean_or_all(&entry.name, names, "its keys are");
                     let message = format!("{what}: {:?} has no key {:?}", info.name, entry.name);
                     self.report(Diagnostic::error("unknown-key", message).at(&entry.name_at, "").help(help));
@@ -195,18 +233,24 @@ impl<'d> Checker<'d> {
                 _ => Err(convert::operator_takes(key.kind)),
             },
             ConfigKind::Expression => match item.text() {
-                Some(_) => return self.compiled(what, &key.name, item, Expression::compile).map(ConfigValue::Expression),
+                Some(_) => {
+                    return self.compiled(what, &key.name, item, Expression::compile).map(ConfigValue::Expression);
+                }
                 None => Err(convert::operator_takes(key.kind)),
             },
             ConfigKind::ExpressionMap => match &item.kind {
                 ItemKind::Table(table) if !table.entries.is_empty() => {
-                    return self.compiled_all(what, &key.name, table, Expression::compile).map(ConfigValue::Expressions);
+                    return self
+                        .compiled_all(what, &key.name, table, Expression::compile)
+                        .map(ConfigValue::Expressions);
                 }
                 _ => Err(convert::operator_takes(key.kind)),
             },
             ConfigKind::AggregateMap => match &item.kind {
                 ItemKind::Table(table) if !table.entries.is_empty() => {
-                    return self.compiled_all(what, &key.name, table, Aggregation::parse).map(ConfigValue::Aggregations);
+                    return self
+                        .compiled_all(what, &key.name, table, Aggregation::parse)
+                        .map(ConfigValue::Aggregations);
                 }
                 _ => Err(convert::operator_takes(key.kind)),
             },
@@ -224,7 +268,12 @@ impl<'d> Checker<'d> {
         let compiled: Vec<_> = table
             .entries
             .iter()
-            .map(|entry| Some((entry.name.clone(), self.compiled(what, &format!("{name}.{}", entry.name), &entry.item, &compile)?)))
+            .map(|entry| {
+                Some((
+                    entry.name.clone(),
+                    self.compiled(what, &format!("{name}.{}", entry.name), &entry.item, &compile)?,
+                ))
+            })
             .collect();
         compiled.into_iter().collect()
     }

@@ -84,13 +84,23 @@ impl<'d> Checker<'d> {
         }
         for key in known.iter().filter(|key| key.required && table.get(key.name).is_none()) {
             let message = format!("{what}: {:?} is missing", key.name);
-            self.report(Diagnostic::error("missing-key", message).at(at, "").help(format!("add {}: {}", example(key), key.doc)));
+            self.report(Diagnostic::error("missing-key", message).at(at, "").help(format!(
+                "add {}: {}",
+                example(key),
+                key.doc
+            )));
         }
         Section { fits, keys: keys.to_vec() }
     }
 
     /// A table inside of a section.
-    pub(super) fn inner(&mut self, what: &str, of: &Section<'d>, name: &str, keys: &'static [Key]) -> Option<Section<'d>> {
+    pub(super) fn inner(
+        &mut self,
+        what: &str,
+        of: &Section<'d>,
+        name: &str,
+        keys: &'static [Key],
+    ) -> Option<Section<'d>> {
         let item = of.item(name)?;
         let ItemKind::Table(table) = &item.kind else { return None };
         Some(self.section(what, &item.at, table, &[keys]))
@@ -129,8 +139,13 @@ impl<'d> Checker<'d> {
         let chosen = item.text().and_then(|text| choices.iter().find(|choice| choice.value == text));
         match chosen {
             Some(choice) if !choice.ready => {
-                let ready: Vec<_> = choices.iter().filter(|choice| choice.ready).map(|choice| format!("{:?}", choice.value)).collect();
-                self.not_available(&format!("{what}: {name} = {:?}", choice.value), &item.at, &format!("use {}", ready.join(" or ")));
+                let ready: Vec<_> =
+                    choices.iter().filter(|choice| choice.ready).map(|choice| format!("{:?}", choice.value)).collect();
+                self.not_available(
+                    &format!("{what}: {name} = {:?}", choice.value),
+                    &item.at,
+                    &format!("use {}", ready.join(" or ")),
+                );
                 false
             }
             _ => true,

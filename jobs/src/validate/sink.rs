@@ -39,7 +39,9 @@ impl<'d> Checker<'d> {
             "log" => Some(SinkConnector::Log {
                 path: path(),
                 topic: section.get("topic", convert::text)?,
-                partitions: section.get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX))).map_or(self.partitions, |count| count as u32),
+                partitions: section
+                    .get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX)))
+                    .map_or(self.partitions, |count| count as u32),
                 format: format(section)?,
             }),
             _ => None,

@@ -3,11 +3,11 @@
 use thalweg_connectors::{CsvOptions, Format};
 
 use crate::convert::{self, StartText};
+use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, ItemKind, Table};
 use crate::keys::{self, Connector, Key};
 use crate::spec::{GeneratorSpec, SourceConnector, SourceSpec, Start};
 use crate::suggest::did_you_mean_or_all;
-use crate::diagnostic::Diagnostic;
 use crate::validate::Checker;
 use crate::validate::section::Section;
 
@@ -23,14 +23,22 @@ impl<'d> Checker<'d> {
             ItemKind::Table(table) => Some(table),
             _ => {
                 let message = format!("{what} takes a table");
-                self.report(Diagnostic::error("wrong-value", message).at(&entry.item.at, format!("found {}", entry.item.describe())));
+                self.report(
+                    Diagnostic::error("wrong-value", message)
+                        .at(&entry.item.at, format!("found {}", entry.item.describe())),
+                );
                 None
             }
         }
     }
 
     /// The connector that a table names, where it is one and is available.
-    pub(super) fn connector(&mut self, what: &str, table: &'d Table, all: &'static [Connector]) -> Option<&'static Connector> {
+    pub(super) fn connector(
+        &mut self,
+        what: &str,
+        table: &'d Table,
+        all: &'static [Connector],
+    ) -> Option<&'static Connector> {
         let item = &table.get("connector")?.item;
         let name = item.text()?;
         let Some(connector) = all.iter().find(|connector| connector.name == name) else {
@@ -74,7 +82,9 @@ impl<'d> Checker<'d> {
         let character = |name: &str| section.or_default(name, convert::character);
         let (Some(delimiter), Some(quote)) = (character("delimiter"), character("quote")) else { return };
         let at = section.item("delimiter").or_else(|| section.item("quote"));
-        if let Some(item) = at.filter(|_| delimiter == quote || [delimiter, quote].iter().any(|byte| matches!(byte, b'\n' | b'\r'))) {
+        if let Some(item) =
+            at.filter(|_| delimiter == quote || [delimiter, quote].iter().any(|byte| matches!(byte, b'\n' | b'\r')))
+        {
             let message = format!("{what}: delimiter and quote are two different characters, and no line ends");
             self.report(Diagnostic::error("csv", message).at(&item.at, ""));
         }

@@ -44,7 +44,10 @@ impl<'d> Checker<'d> {
             ItemKind::Table(table) => Some(table),
             _ => None,
         };
-        let inputs = table.filter(|_| member != Member::Source).and_then(|table| table.get("inputs")).map(|entry| texts(&entry.item));
+        let inputs = table
+            .filter(|_| member != Member::Source)
+            .and_then(|table| table.get("inputs"))
+            .map(|entry| texts(&entry.item));
         let uses = table.and_then(|table| table.get("uses")).and_then(|entry| entry.item.text());
         // An operator that is not known may well keep state.
         let stateful = uses.and_then(|uses| self.catalogue.operator(uses)).is_none_or(|info| info.stateful);
@@ -55,7 +58,9 @@ impl<'d> Checker<'d> {
         for (index, node) in nodes.iter().enumerate() {
             if let Some(first) = nodes[..index].iter().find(|first| first.id == node.id) {
                 let message = format!("{} {:?}: a {} has the same id", name(node.member), node.id, name(first.member));
-                let problem = Diagnostic::error("duplicate-id", message).at(node.at, "again here").related(first.at, "first here");
+                let problem = Diagnostic::error("duplicate-id", message)
+                    .at(node.at, "again here")
+                    .related(first.at, "first here");
                 self.report(problem.help("ids are unique over sources, operators and sinks; rename one of the two"));
             }
         }
@@ -67,16 +72,23 @@ impl<'d> Checker<'d> {
             for (index, (input, at)) in node.inputs.iter().enumerate() {
                 let problem = match nodes.iter().find(|other| other.id == *input) {
                     None => {
-                        let known = nodes.iter().filter(|other| other.member != Member::Sink && other.id != node.id).map(|other| other.id);
+                        let known = nodes
+                            .iter()
+                            .filter(|other| other.member != Member::Sink && other.id != node.id)
+                            .map(|other| other.id);
                         let help = did_you_mean_or_all(input, known, "there are");
                         Diagnostic::error("unknown-input", format!("{what}: unknown input {input:?}")).help(help)
                     }
                     Some(other) if other.member == Member::Sink => {
-                        let problem = Diagnostic::error("sink-as-input", format!("{what}: {input:?} is a sink, and gives nothing"));
+                        let problem = Diagnostic::error(
+                            "sink-as-input",
+                            format!("{what}: {input:?} is a sink, and gives nothing"),
+                        );
                         problem.help("read what the sink reads")
                     }
                     Some(_) if node.inputs[..index].iter().any(|(before, _)| before == input) => {
-                        Diagnostic::error("double-input", format!("{what}: the input {input:?} is there twice")).help("name it once")
+                        Diagnostic::error("double-input", format!("{what}: the input {input:?} is there twice"))
+                            .help("name it once")
                     }
                     Some(_) => continue,
                 };
@@ -89,11 +101,13 @@ impl<'d> Checker<'d> {
     fn order(&mut self, nodes: &[Node<'d>]) -> Option<Vec<String>> {
         // An id that a source has too is told about already, and means the source here.
         let is_source = |id: &str| nodes.iter().any(|node| node.member == Member::Source && node.id == id);
-        let mut left: Vec<_> = nodes.iter().filter(|node| node.member == Member::Operator && !is_source(node.id)).collect();
+        let mut left: Vec<_> =
+            nodes.iter().filter(|node| node.member == Member::Operator && !is_source(node.id)).collect();
         let mut placed = Vec::new();
         let mut circles = 0;
         while !left.is_empty() {
-            let waits = |node: &Node<'_>| left.iter().any(|other| node.inputs.iter().any(|(input, _)| input == other.id));
+            let waits =
+                |node: &Node<'_>| left.iter().any(|other| node.inputs.iter().any(|(input, _)| input == other.id));
             let next = left.iter().position(|node| !waits(node)).unwrap_or_else(|| {
                 circles += 1;
                 // Taken out, so that other circles are found as well.
@@ -106,7 +120,8 @@ impl<'d> Checker<'d> {
 
     /// Reports one circle; each of the nodes reads one of them. Returns the place of one that is in it.
     fn circle(&mut self, left: &[&Node<'d>]) -> usize {
-        let reads = |node: usize| left.iter().position(|other| left[node].inputs.iter().any(|(input, _)| input == other.id));
+        let reads =
+            |node: usize| left.iter().position(|other| left[node].inputs.iter().any(|(input, _)| input == other.id));
         let mut path = vec![0];
         // Back over inputs, until a node is met again.
         let start = loop {
@@ -122,7 +137,11 @@ impl<'d> Checker<'d> {
         let node = left[circle[0]];
         let ids: Vec<_> = circle.iter().chain([&circle[0]]).map(|at| left[*at].id).collect();
         let message = format!("operator {:?} reads its own output: {}", node.id, ids.join(" -> "));
-        self.report(Diagnostic::error("cycle", message).at(node.at, "").help("a job has no circles; take one of these inputs out"));
+        self.report(
+            Diagnostic::error("cycle", message)
+                .at(node.at, "")
+                .help("a job has no circles; take one of these inputs out"),
+        );
         circle[0]
     }
 
@@ -131,7 +150,8 @@ impl<'d> Checker<'d> {
         if self.found.iter().any(|problem| problem.code == "unknown-input") {
             return;
         }
-        let read: BTreeSet<&str> = nodes.iter().flat_map(|node| &node.inputs).map(|(input, _)| input.as_str()).collect();
+        let read: BTreeSet<&str> =
+            nodes.iter().flat_map(|node| &node.inputs).map(|(input, _)| input.as_str()).collect();
         for node in nodes.iter().filter(|node| !read.contains(node.id)) {
             let useless = match node.member {
                 Member::Source => true,
@@ -141,7 +161,11 @@ impl<'d> Checker<'d> {
             };
             if useless {
                 let message = format!("{} {:?}: nobody reads it", name(node.member), node.id);
-                self.report(Diagnostic::warning("unread", message).at(node.at, "").help("name it among the inputs of an operator or a sink, or remove it"));
+                self.report(
+                    Diagnostic::warning("unread", message)
+                        .at(node.at, "")
+                        .help("name it among the inputs of an operator or a sink, or remove it"),
+                );
             }
         }
     }
@@ -159,7 +183,9 @@ fn name(member: Member) -> &'static str {
 
 fn texts(item: &Item) -> Vec<(String, &At)> {
     match &item.kind {
-        ItemKind::List(list) => list.iter().filter_map(|item| item.text().map(|text| (text.to_owned(), &item.at))).collect(),
+        ItemKind::List(list) => {
+            list.iter().filter_map(|item| item.text().map(|text| (text.to_owned(), &item.at))).collect()
+        }
         _ => convert::texts(item).unwrap_or_default().into_iter().map(|text| (text, &item.at)).collect(),
     }
 }

@@ -79,9 +79,10 @@ fn no_number(name: &str, value: &Value) -> ProcessError {
 fn add(sum: Option<Value>, value: &Value) -> Result<Value, ProcessError> {
     match (sum, value) {
         (None, Value::Int(_) | Value::Float(_)) => Ok(value.clone()),
-        (Some(Value::Int(a)), Value::Int(b)) => {
-            a.checked_add(*b).map(Value::Int).ok_or_else(|| format!("the sum {a} + {b} does not fit 64 bits; sum double(x)").into())
-        }
+        (Some(Value::Int(a)), Value::Int(b)) => a
+            .checked_add(*b)
+            .map(Value::Int)
+            .ok_or_else(|| format!("the sum {a} + {b} does not fit 64 bits; sum double(x)").into()),
         (Some(a), b) => match (a.as_f64(), b.as_f64()) {
             (Some(a), Some(b)) => Ok(Value::Float(a + b)),
             _ => Err(no_number("sum", b)),

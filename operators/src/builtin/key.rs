@@ -28,7 +28,9 @@ impl KeyFields {
     /// Errors: a row that lacks a field.
     pub fn key_of(&self, row: &Value) -> Result<Value, ProcessError> {
         let field = |name: &String| {
-            row.get(name).cloned().ok_or_else(|| ProcessError::from(format!("the record {row} has no field {name:?}, which is its key")))
+            row.get(name)
+                .cloned()
+                .ok_or_else(|| ProcessError::from(format!("the record {row} has no field {name:?}, which is its key")))
         };
         match &*self.0 {
             [name] => field(name),

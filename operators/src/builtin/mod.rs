@@ -24,7 +24,13 @@ pub fn aggregate(key: KeyFields, folds: Vec<(String, Aggregation)>, on_error: On
 }
 
 /// Folds `of` of the rows of each key with an expression over `acc` and `value`.
-pub fn reduce(key: KeyFields, of: Expression, with: Expression, name: &str, on_error: OnError) -> Box<dyn OperatorNode> {
+pub fn reduce(
+    key: KeyFields,
+    of: Expression,
+    with: Expression,
+    name: &str,
+    on_error: OnError,
+) -> Box<dyn OperatorNode> {
     keyed(reduce::Reduce::new(key.clone(), of, with, name), key, on_error)
 }
 

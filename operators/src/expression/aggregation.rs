@@ -65,7 +65,9 @@ impl Aggregation {
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         let parsed = Parsed::new(text)?;
         let (name, args) = match &parsed.root.expr {
-            Expr::Call(call) if call.target.is_none() && !call.func_name.contains(['_', '@']) => (&call.func_name, &call.args),
+            Expr::Call(call) if call.target.is_none() && !call.func_name.contains(['_', '@']) => {
+                (&call.func_name, &call.args)
+            }
             _ => {
                 let message = "not a fold; write one of count(), count(x > 1), sum(x), min(x), max(x), mean(x)";
                 return Err(ExpressionError::new(message, 0..text.len()));
@@ -81,7 +83,9 @@ impl Aggregation {
         match (function, first, more) {
             (AggregateFunction::Count, filter, None) => Ok(Self { function, argument: None, filter }),
             (function, Some(argument), None) => Ok(Self { function, argument: Some(argument), filter: None }),
-            (function, None, _) => Err(ExpressionError::new(format!("{name}() needs what to fold, as in {}(x)", function.name()), range)),
+            (function, None, _) => {
+                Err(ExpressionError::new(format!("{name}() needs what to fold, as in {}(x)", function.name()), range))
+            }
             (_, _, Some(_)) => Err(ExpressionError::new(format!("{name} takes one argument"), range)),
         }
     }

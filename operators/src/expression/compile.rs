@@ -70,7 +70,10 @@ impl Compiler<'_> {
     }
 
     /// All of them, or nothing where one is for the interpreter.
-    fn nodes<'e>(&mut self, from: impl IntoIterator<Item = &'e IdedExpr>) -> Result<Option<Vec<Node>>, ExpressionError> {
+    fn nodes<'e>(
+        &mut self,
+        from: impl IntoIterator<Item = &'e IdedExpr>,
+    ) -> Result<Option<Vec<Node>>, ExpressionError> {
         let mut nodes = Some(Vec::new());
         for expr in from {
             let node = self.node(expr)?;
@@ -116,7 +119,9 @@ impl Compiler<'_> {
             return Ok(Some(Node::Field(field)));
         }
         let operand = self.node(&select.operand)?;
-        Ok(operand.map(Box::new).map(|operand| if select.test { Node::Has(operand, field) } else { Node::Select(operand, field) }))
+        Ok(operand
+            .map(Box::new)
+            .map(|operand| if select.test { Node::Has(operand, field) } else { Node::Select(operand, field) }))
     }
 
     fn call(&mut self, id: u64, call: &CallExpr) -> Outcome {
@@ -126,8 +131,12 @@ impl Compiler<'_> {
                 _ => None,
             };
             return match namespace {
-                Some(namespace) => self.function(id, &format!("{namespace}.{}", call.func_name), false, call.args.iter().collect()),
-                None => self.function(id, &call.func_name, true, std::iter::once(&**target).chain(&call.args).collect()),
+                Some(namespace) => {
+                    self.function(id, &format!("{namespace}.{}", call.func_name), false, call.args.iter().collect())
+                }
+                None => {
+                    self.function(id, &call.func_name, true, std::iter::once(&**target).chain(&call.args).collect())
+                }
             };
         }
         match (call.func_name.as_str(), &*call.args) {
@@ -145,7 +154,9 @@ impl Compiler<'_> {
             (operators::NOT_EQUALS, [left, right]) => self.binary(left, right, Node::Unequal),
             (operators::IN, [left, right]) => self.binary(left, right, Node::In),
             (operators::LOGICAL_NOT, [of]) => Ok(self.node(of)?.map(|of| Node::Not(Box::new(of)))),
-            (operators::NEGATE, [of]) => Ok(self.node(of)?.map(|of| folded(is_constant(&of), Node::Negate(Box::new(of))))),
+            (operators::NEGATE, [of]) => {
+                Ok(self.node(of)?.map(|of| folded(is_constant(&of), Node::Negate(Box::new(of)))))
+            }
             // Errors in a comprehension wait for the end of it, so the condition of going on has none.
             (operators::NOT_STRICTLY_FALSE, [of]) => self.node(of),
             (operators::CONDITIONAL, args) => {
@@ -165,7 +176,9 @@ impl Compiler<'_> {
 
     fn binary(&mut self, left: &IdedExpr, right: &IdedExpr, make: impl FnOnce(Box<[Node; 2]>) -> Node) -> Outcome {
         let (left, right) = (self.node(left)?, self.node(right)?);
-        Ok(left.zip(right).map(|(left, right)| folded(is_constant(&left) && is_constant(&right), make(Box::new([left, right])))))
+        Ok(left
+            .zip(right)
+            .map(|(left, right)| folded(is_constant(&left) && is_constant(&right), make(Box::new([left, right])))))
     }
 
     fn function(&mut self, id: u64, name: &str, method: bool, args: Vec<&IdedExpr>) -> Outcome {
@@ -203,7 +216,10 @@ impl Compiler<'_> {
             if let (Some(names), Some(name)) = (&names, &name)
                 && names.contains(name)
             {
-                return Err(ExpressionError::new(format!("the name {name:?} is there twice"), self.parsed.range(entry.key.id)));
+                return Err(ExpressionError::new(
+                    format!("the name {name:?} is there twice"),
+                    self.parsed.range(entry.key.id),
+                ));
             }
             let value = self.node(&entry.value)?;
             names = push(names, name);
@@ -234,10 +250,12 @@ impl Compiler<'_> {
     fn step(&mut self, from: &ComprehensionExpr) -> Result<Option<Step>, ExpressionError> {
         let is_accumulator = |expr: &IdedExpr| matches!(&expr.expr, Expr::Ident(name) if *name == from.accu_var);
         let appended = |expr: &IdedExpr| match called(expr, operators::ADD) {
-            Some([accumulator, IdedExpr { expr: Expr::List(list), .. }]) if is_accumulator(accumulator) => match &*list.elements {
-                [item] if list.optional_indices.is_empty() => Some(item.clone()),
-                _ => None,
-            },
+            Some([accumulator, IdedExpr { expr: Expr::List(list), .. }]) if is_accumulator(accumulator) => {
+                match &*list.elements {
+                    [item] if list.optional_indices.is_empty() => Some(item.clone()),
+                    _ => None,
+                }
+            }
             _ => None,
         };
         if let Some(item) = appended(&from.loop_step) {
@@ -287,7 +305,8 @@ fn is_constant(node: &Node) -> bool {
 
 /// Its value, where its operands are constants and it has one; what has none may be on a side that never counts.
 fn folded(constant: bool, node: Node) -> Node {
-    let value = if constant { node.evaluate(&Scope::new(&Value::Null)).ok().map(|value| value.into_owned()) } else { None };
+    let value =
+        if constant { node.evaluate(&Scope::new(&Value::Null)).ok().map(|value| value.into_owned()) } else { None };
     value.map_or(node, Node::Constant)
 }
 

@@ -34,7 +34,12 @@ impl Comprehension {
         let elements: Cow<'_, [Value]> = match &*over {
             Value::List(list) => Cow::Borrowed(list),
             Value::Row(row) => row.shape().names().iter().map(|name| Value::Str(name.clone())).collect(),
-            other => return Err(failure(format!("{other} is {}; all, exists, map and filter take a list or a row", other.kind()))),
+            other => {
+                return Err(failure(format!(
+                    "{other} is {}; all, exists, map and filter take a list or a row",
+                    other.kind()
+                )));
+            }
         };
         let start = self.start.value(scope)?;
         let folded = match &self.step {
@@ -46,7 +51,14 @@ impl Comprehension {
         self.result.value(&scope.with(&accumulator))
     }
 
-    fn append(&self, when: Option<&Node>, item: &Node, elements: &[Value], start: Value, scope: &Scope<'_>) -> Result<Value> {
+    fn append(
+        &self,
+        when: Option<&Node>,
+        item: &Node,
+        elements: &[Value],
+        start: Value,
+        scope: &Scope<'_>,
+    ) -> Result<Value> {
         let mut list = match start {
             Value::List(list) => list.into_vec(),
             other => return Err(failure(format!("{other} is no list"))),
@@ -64,7 +76,14 @@ impl Comprehension {
         Ok(Value::List(list.into()))
     }
 
-    fn fold(&self, step: &Node, decisive: Option<bool>, elements: &[Value], start: Value, scope: &Scope<'_>) -> Result<Value> {
+    fn fold(
+        &self,
+        step: &Node,
+        decisive: Option<bool>,
+        elements: &[Value],
+        start: Value,
+        scope: &Scope<'_>,
+    ) -> Result<Value> {
         let mut accumulated = start;
         let mut pending: Option<Error> = None;
         for element in elements {
@@ -82,7 +101,9 @@ impl Comprehension {
             }
         }
         match (pending, decisive) {
-            (Some(error), Some(decisive)) if !matches!(accumulated, Value::Bool(value) if value == decisive) => Err(error),
+            (Some(error), Some(decisive)) if !matches!(accumulated, Value::Bool(value) if value == decisive) => {
+                Err(error)
+            }
             _ => Ok(accumulated),
         }
     }

@@ -91,10 +91,42 @@ pub(super) enum Known {
 
 /// Functions of the interpreter, beyond the compiled ones; those of a namespace (`math.abs`) with it.
 const INTERPRETED: [&str; 36] = [
-    "uint", "bytes", "dyn", "type", "charAt", "indexOf", "lastIndexOf", "join", "replace", "split", "substring", "reverse",
-    "format", "flatten", "slice", "distinct", "sort", "hasValue", "value", "or", "orValue", "optMap", "strings.quote",
-    "lists.range", "math.greatest", "math.least", "math.abs", "math.ceil", "math.floor", "math.round", "math.trunc", "math.sign",
-    "math.sqrt", "math.isNaN", "math.isInf", "math.isFinite",
+    "uint",
+    "bytes",
+    "dyn",
+    "type",
+    "charAt",
+    "indexOf",
+    "lastIndexOf",
+    "join",
+    "replace",
+    "split",
+    "substring",
+    "reverse",
+    "format",
+    "flatten",
+    "slice",
+    "distinct",
+    "sort",
+    "hasValue",
+    "value",
+    "or",
+    "orValue",
+    "optMap",
+    "strings.quote",
+    "lists.range",
+    "math.greatest",
+    "math.least",
+    "math.abs",
+    "math.ceil",
+    "math.floor",
+    "math.round",
+    "math.trunc",
+    "math.sign",
+    "math.sqrt",
+    "math.isNaN",
+    "math.isInf",
+    "math.isFinite",
 ];
 
 /// Namespaces of the interpreter: names in front of a `.` that are no fields when a function of theirs follows.
@@ -139,14 +171,27 @@ impl Function {
 
     fn binary(self, text: &Value, other: &Value) -> Result<Value> {
         let (Value::Str(own), Value::Str(part)) = (text, other) else {
-            return Err(failure(format!("{text} and {other}: {} takes texts, found {} and {}", self.name(), text.kind(), other.kind())));
+            return Err(failure(format!(
+                "{text} and {other}: {} takes texts, found {} and {}",
+                self.name(),
+                text.kind(),
+                other.kind()
+            )));
         };
         Ok(Value::Bool(match self {
             Function::Contains => own.contains(part.as_str()),
             Function::StartsWith => own.starts_with(part.as_str()),
             Function::EndsWith => own.ends_with(part.as_str()),
-            Function::Size | Function::LowerAscii | Function::UpperAscii | Function::Trim | Function::Int | Function::Double
-            | Function::String | Function::Bool | Function::Timestamp | Function::Part(_) => unreachable!("the compiler counts arguments"),
+            Function::Size
+            | Function::LowerAscii
+            | Function::UpperAscii
+            | Function::Trim
+            | Function::Int
+            | Function::Double
+            | Function::String
+            | Function::Bool
+            | Function::Timestamp
+            | Function::Part(_) => unreachable!("the compiler counts arguments"),
         }))
     }
 
@@ -162,7 +207,9 @@ impl Function {
             Function::Bool => self.bool(&of),
             Function::Timestamp => self.timestamp(&of),
             Function::Part(part) => part.of(self, &of),
-            Function::Contains | Function::StartsWith | Function::EndsWith => unreachable!("the compiler counts arguments"),
+            Function::Contains | Function::StartsWith | Function::EndsWith => {
+                unreachable!("the compiler counts arguments")
+            }
         }
     }
 
@@ -199,7 +246,9 @@ impl Function {
         match value {
             Value::Int(int) => Ok(Value::Int(*int)),
             // The bounds are exclusive, as CEL has them: the upper one rounds up to 2^63.
-            Value::Float(float) if *float > i64::MIN as f64 && *float < i64::MAX as f64 => Ok(Value::Int(*float as i64)),
+            Value::Float(float) if *float > i64::MIN as f64 && *float < i64::MAX as f64 => {
+                Ok(Value::Int(*float as i64))
+            }
             Value::Float(float) => Err(failure(format!("int({float}) does not fit into 64 bits"))),
             Value::Str(text) => text.parse().map(Value::Int).map_err(|_| self.unreadable(text)),
             Value::Time(micros) => Ok(Value::Int(micros.div_euclid(1_000_000))),
@@ -258,7 +307,8 @@ impl Function {
 }
 
 fn instant(micros: i64) -> Result<Timestamp> {
-    Timestamp::from_microsecond(micros).map_err(|_| failure(format!("{micros} microseconds since 1970 is outside of the calendar")))
+    Timestamp::from_microsecond(micros)
+        .map_err(|_| failure(format!("{micros} microseconds since 1970 is outside of the calendar")))
 }
 
 impl Part {

@@ -104,8 +104,15 @@ fn from_cel(value: Cel) -> Result<Value> {
         Cel::Opaque(opaque) => match (opaque.downcast_ref::<Instant>(), opaque.downcast_ref::<OptionalValue>()) {
             (Some(Instant(micros)), _) => Value::Time(*micros),
             (_, Some(optional)) => optional.value().cloned().map_or(Ok(Value::Null), from_cel)?,
-            (None, None) => return Err(failure(format!("a {} cannot be kept in a record", opaque.runtime_type_name()))),
+            (None, None) => {
+                return Err(failure(format!("a {} cannot be kept in a record", opaque.runtime_type_name())));
+            }
         },
-        other => return Err(failure(format!("a {} cannot be kept in a record; turn it into text with string(…)", other.type_of()))),
+        other => {
+            return Err(failure(format!(
+                "a {} cannot be kept in a record; turn it into text with string(…)",
+                other.type_of()
+            )));
+        }
     })
 }

@@ -77,7 +77,12 @@ impl Field {
     #[cold]
     fn missing(&self, row: &Row) -> Error {
         let names: Vec<_> = row.shape().names().iter().map(|name| name.as_str()).collect();
-        failure(format!("the row has no field {:?}, only {}; has({}) tells whether it is there", self.name, names.join(", "), self.name))
+        failure(format!(
+            "the row has no field {:?}, only {}; has({}) tells whether it is there",
+            self.name,
+            names.join(", "),
+            self.name
+        ))
     }
 }
 
@@ -189,7 +194,13 @@ impl Node {
             Node::Map(shape, of) => Value::Row(Row::new(shape.clone(), all(of, scope)?)),
             Node::Call(function, of) => function.call(of, scope)?,
             Node::Comprehension(comprehension) => comprehension.evaluate(scope)?,
-            Node::Has(..) | Node::Not(_) | Node::And(_) | Node::Or(_) | Node::Equal(_) | Node::Unequal(_) | Node::Compare(..)
+            Node::Has(..)
+            | Node::Not(_)
+            | Node::And(_)
+            | Node::Or(_)
+            | Node::Equal(_)
+            | Node::Unequal(_)
+            | Node::Compare(..)
             | Node::In(_) => Value::Bool(self.test(scope)?),
         };
         Ok(Cow::Owned(owned))
@@ -212,10 +223,18 @@ impl Node {
             },
             Node::In(of) => pair(of, scope, |value, of| contains(of, value)),
             Node::Constant(value) => truth(value),
-            Node::Row | Node::Field(_) | Node::Local(_) | Node::Select(..) | Node::Index(_) | Node::Negate(_) | Node::Choose(_)
-            | Node::Arithmetic(..) | Node::List(_) | Node::Map(..) | Node::Call(..) | Node::Comprehension(_) => {
-                truth(&*self.evaluate(scope)?)
-            }
+            Node::Row
+            | Node::Field(_)
+            | Node::Local(_)
+            | Node::Select(..)
+            | Node::Index(_)
+            | Node::Negate(_)
+            | Node::Choose(_)
+            | Node::Arithmetic(..)
+            | Node::List(_)
+            | Node::Map(..)
+            | Node::Call(..)
+            | Node::Comprehension(_) => truth(&*self.evaluate(scope)?),
         }
     }
 }
@@ -262,7 +281,9 @@ fn whole(value: &Value) -> Option<i64> {
 fn element<'v>(of: &'v Value, at: &Value) -> Result<&'v Value> {
     let found = match (of, at) {
         (Value::Row(row), Value::Str(name)) => row.get(name),
-        (Value::List(list), at) => whole(at).and_then(|index| usize::try_from(index).ok()).and_then(|index| list.get(index)),
+        (Value::List(list), at) => {
+            whole(at).and_then(|index| usize::try_from(index).ok()).and_then(|index| list.get(index))
+        }
         _ => None,
     };
     found.ok_or_else(|| match of {

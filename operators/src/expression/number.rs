@@ -75,7 +75,9 @@ impl Arithmetic {
             Arithmetic::Divide => a.checked_div(b),
             Arithmetic::Remainder => a.checked_rem(b),
         };
-        result.ok_or_else(|| failure(format!("{a} {} {b} does not fit into 64 bits; use double(…) for larger numbers", self.symbol())))
+        result.ok_or_else(|| {
+            failure(format!("{a} {} {b} does not fit into 64 bits; use double(…) for larger numbers", self.symbol()))
+        })
     }
 
     #[inline]
@@ -97,7 +99,10 @@ impl Arithmetic {
 
     #[cold]
     fn by_zero(self, a: impl std::fmt::Debug) -> Error {
-        failure(format!("{a:?} {} 0: division by zero; test the divisor first, as in `n == 0 ? 0 : sum / n`", self.symbol()))
+        failure(format!(
+            "{a:?} {} 0: division by zero; test the divisor first, as in `n == 0 ? 0 : sum / n`",
+            self.symbol()
+        ))
     }
 
     #[cold]

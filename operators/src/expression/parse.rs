@@ -37,7 +37,8 @@ const ROW: &str = "row.";
 impl Parsed {
     pub(super) fn new(text: &str) -> Result<Self, ExpressionError> {
         if text.len() > Expression::MAX_BYTES {
-            let message = format!("an expression of {} bytes; at most {} are allowed", text.len(), Expression::MAX_BYTES);
+            let message =
+                format!("an expression of {} bytes; at most {} are allowed", text.len(), Expression::MAX_BYTES);
             return Err(ExpressionError::new(message, 0..text.len()));
         }
         if text.trim().is_empty() {
@@ -46,10 +47,10 @@ impl Parsed {
         let source = Source::new(text);
         match LANGUAGE.parser().parse_with_source_info(&source.text) {
             Ok((root, info)) => Ok(Self { root, source, info }),
-            Err(errors) => Err(errors.errors.first().map_or_else(
-                || ExpressionError::new("not an expression", 0..text.len()),
-                |error| source.error(error),
-            )),
+            Err(errors) => Err(errors
+                .errors
+                .first()
+                .map_or_else(|| ExpressionError::new("not an expression", 0..text.len()), |error| source.error(error))),
         }
     }
 
@@ -80,7 +81,10 @@ impl Source {
             let Some(inner) = open.strip_prefix('(') else { continue };
             let argument = inner.trim_start();
             let length = argument.find(|c: char| !is_word(c)).unwrap_or(argument.len());
-            if length > 0 && !argument.starts_with(|c: char| c.is_ascii_digit()) && argument[length..].trim_start().starts_with(')') {
+            if length > 0
+                && !argument.starts_with(|c: char| c.is_ascii_digit())
+                && argument[length..].trim_start().starts_with(')')
+            {
                 let at = text.len() - argument.len();
                 rewritten.push_str(&text[copied..at]);
                 inserted.push(rewritten.len());
@@ -114,7 +118,8 @@ impl Source {
             Some(first) => first.len_utf8(),
             None => 0,
         };
-        let message = if token == 0 { "the expression ends too early".to_owned() } else { plain(&error.msg, &here[..token]) };
+        let message =
+            if token == 0 { "the expression ends too early".to_owned() } else { plain(&error.msg, &here[..token]) };
         ExpressionError::new(message, self.original(start)..self.original(start + token))
     }
 }
@@ -122,11 +127,16 @@ impl Source {
 /// What the parser says, without the list of all that could have been.
 fn plain(message: &str, found: &str) -> String {
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
-    let syntax = ["mismatched input", "extraneous input", "no viable alternative", "token recognition error", "missing"];
+    let syntax =
+        ["mismatched input", "extraneous input", "no viable alternative", "token recognition error", "missing"];
     match message {
-        _ if message.starts_with("mismatched input '='") || found == "=" => "`=` is no operator; equality is `==`".to_owned(),
+        _ if message.starts_with("mismatched input '='") || found == "=" => {
+            "`=` is no operator; equality is `==`".to_owned()
+        }
         _ if syntax.iter().any(|start| message.starts_with(start)) => format!("`{found}` does not fit here"),
-        _ if message.contains("invalid argument to has()") => "has() takes a field, as in has(delay) or has(customer.name)".to_owned(),
+        _ if message.contains("invalid argument to has()") => {
+            "has() takes a field, as in has(delay) or has(customer.name)".to_owned()
+        }
         other => other.to_owned(),
     }
 }

@@ -13,7 +13,9 @@ fn row(json: &str) -> Value {
 }
 
 fn sample() -> Value {
-    row(r#"{"delay":40,"mean":7.5,"origin":"LAX","none":null,"on":true,"list":[1,2,3],"a":{"b":{"c":5}},"row":1,"with space":2,"if":3}"#)
+    row(
+        r#"{"delay":40,"mean":7.5,"origin":"LAX","none":null,"on":true,"list":[1,2,3],"a":{"b":{"c":5}},"row":1,"with space":2,"if":3}"#,
+    )
 }
 
 /// The result as JSON, or the error after `!`.
@@ -102,10 +104,16 @@ fn values() {
 #[test]
 fn failures() {
     for (text, expected) in [
-        ("nothing", "!the row has no field \"nothing\", only delay, mean, origin, none, on, list, a, row, with space, if; has(nothing) tells whether it is there"),
+        (
+            "nothing",
+            "!the row has no field \"nothing\", only delay, mean, origin, none, on, list, a, row, with space, if; has(nothing) tells whether it is there",
+        ),
         ("a.b.x", "!the row has no field \"x\", only c; has(x) tells whether it is there"),
         ("delay.x", "!field \"x\" of 40: a int has no fields"),
-        ("9223372036854775807 + delay", "!9223372036854775807 + 40 does not fit into 64 bits; use double(…) for larger numbers"),
+        (
+            "9223372036854775807 + delay",
+            "!9223372036854775807 + 40 does not fit into 64 bits; use double(…) for larger numbers",
+        ),
         ("1e308 * delay", "!1e308 * 40.0 is too large for a number"),
         ("delay / 0", "!40 / 0: division by zero; test the divisor first, as in `n == 0 ? 0 : sum / n`"),
         ("delay / 0.0", "!40.0 / 0: division by zero; test the divisor first, as in `n == 0 ? 0 : sum / n`"),
@@ -117,7 +125,10 @@ fn failures() {
         ("list[3]", "!index 3 of a list of 3; the first is 0"),
         ("int(origin)", "!int(\"LAX\"): the text is not of that form"),
         ("origin.contains(5)", "!\"LAX\" and 5: contains takes texts, found text and int"),
-        ("list.exists(x, x / 0 == 1)", "!1 / 0: division by zero; test the divisor first, as in `n == 0 ? 0 : sum / n`"),
+        (
+            "list.exists(x, x / 0 == 1)",
+            "!1 / 0: division by zero; test the divisor first, as in `n == 0 ? 0 : sum / n`",
+        ),
         ("", "?the expression is empty \"\""),
         ("delay >", "?the expression ends too early \"\""),
         ("delay > > 1", "?`>` does not fit here \">\""),
@@ -153,7 +164,11 @@ fn fields() {
         ("row[origin]", None),
     ] {
         let fields = Expression::compile(text).expect(text).fields();
-        assert_eq!(fields.map(|fields| fields.into_iter().collect::<Vec<_>>().join(" ")).as_deref(), expected, "{text}");
+        assert_eq!(
+            fields.map(|fields| fields.into_iter().collect::<Vec<_>>().join(" ")).as_deref(),
+            expected,
+            "{text}"
+        );
     }
 }
 
@@ -250,7 +265,11 @@ impl Random {
             12 if self.fractions => format!("{}({x})", self.pick(&["double", "string", "-"])),
             12 => format!("{}({x})", self.pick(&["size", "int", "string", "-"])),
             13 => format!("({x}).{}({y})", self.pick(&["contains", "startsWith", "endsWith"])),
-            14 => format!("({x}).{}(v, v {} {y})", self.pick(&["all", "exists", "exists_one", "map", "filter"]), self.pick(&["==", ">"])),
+            14 => format!(
+                "({x}).{}(v, v {} {y})",
+                self.pick(&["all", "exists", "exists_one", "map", "filter"]),
+                self.pick(&["==", ">"])
+            ),
             _ => format!("has({}) && {x} == {y}", self.pick(&["row.a", "row.b"])),
         }
     }
@@ -284,8 +303,9 @@ fn compiled_is_as_interpreted() {
 #[test]
 fn any_text_is_read_or_refused() {
     const PARTS: [&str; 44] = [
-        "a", "b.c", "1", "2.5", "1u", "\"x\"", "'", "\"", "\"\"\"", "b'y'", "r'\\'", "(", ")", "[", "]", "{", "}", ",", ":", "?", ".", ".?", "+", "-", "*",
-        "/", "%", "==", "=", "<", "&&", "||", "&", "!", " in ", "has(", "has(x)", "size", "all(x, ", "true", "é", "\n", "//", "`z`",
+        "a", "b.c", "1", "2.5", "1u", "\"x\"", "'", "\"", "\"\"\"", "b'y'", "r'\\'", "(", ")", "[", "]", "{", "}", ",",
+        ":", "?", ".", ".?", "+", "-", "*", "/", "%", "==", "=", "<", "&&", "||", "&", "!", " in ", "has(", "has(x)",
+        "size", "all(x, ", "true", "é", "\n", "//", "`z`",
     ];
     let seed = std::env::var("SEED").map_or(1, |seed| seed.parse().expect("SEED is a number"));
     let mut random = Random { state: seed, fractions: false };
@@ -309,7 +329,12 @@ fn any_text_is_read_or_refused() {
 #[ignore = "a measurement"]
 fn expression_cost() {
     let row = row(r#"{"time":"2001-01-01T00:01:00Z","delay":33,"distance":2176,"origin":"LAS","destination":"PHL"}"#);
-    for text in ["delay > 15", "delay > 15 && origin == \"LAS\"", "delay * 2 + distance", "origin in [\"LAX\", \"SFO\", \"LAS\"]"] {
+    for text in [
+        "delay > 15",
+        "delay > 15 && origin == \"LAS\"",
+        "delay * 2 + distance",
+        "origin in [\"LAX\", \"SFO\", \"LAS\"]",
+    ] {
         let expression = Expression::compile(text).expect(text);
         cost(text, || expression.evaluate(&row).expect(text));
         if text.contains('>') {

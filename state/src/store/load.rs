@@ -32,11 +32,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
     /// Call it once for all distinct keys of an epoch: what is not in memory is read from RocksDB together.
     ///
     /// Errors: reading; `state-value` where a row is not of the type `V`; a key of a partition that is not hosted.
-    pub fn load<'k>(
-        &mut self,
-        keys: impl Iterator<Item = (KeyHash, &'k K)>,
-        handles: &mut Vec<Handle>,
-    ) -> Result<()> {
+    pub fn load<'k>(&mut self, keys: impl Iterator<Item = (KeyHash, &'k K)>, handles: &mut Vec<Handle>) -> Result<()> {
         let mut missing = Vec::new();
         let mut keys = keys.into_iter();
         let mut block: [Option<(KeyHash, &K, Option<u32>)>; BLOCK] = [const { None }; BLOCK];

@@ -32,13 +32,7 @@ pub(crate) fn hash<K: Key>(key: &K) -> KeyHash {
 }
 
 pub(crate) fn spec(changelog: bool) -> StoreSpec {
-    StoreSpec {
-        name: "totals".into(),
-        key_shape: "u64".into(),
-        value_shape: "String".into(),
-        changelog,
-        migrate: None,
-    }
+    StoreSpec { name: "totals".into(), key_shape: "u64".into(), value_shape: "String".into(), changelog, migrate: None }
 }
 
 /// A folder with the store `totals`.

@@ -141,7 +141,11 @@ impl RecordRef<'_> {
 }
 
 /// Reads the record at `at` of a body, and moves `at` behind it.
-pub(super) fn get_record<'a>(header: &BatchHeader, body: &'a [u8], at: &mut usize) -> Result<RecordRef<'a>, &'static str> {
+pub(super) fn get_record<'a>(
+    header: &BatchHeader,
+    body: &'a [u8],
+    at: &mut usize,
+) -> Result<RecordRef<'a>, &'static str> {
     let delta = get_varint(body, at)?;
     let zigzag = get_varint(body, at)?;
     let time_delta = (zigzag >> 1) as i64 ^ -((zigzag & 1) as i64);

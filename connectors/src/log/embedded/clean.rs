@@ -238,7 +238,8 @@ struct Rules<'a> {
 impl Rules<'_> {
     /// Whether a record stays, and if so with which deadline for tombstones its batch is to be written.
     fn keep(&self, header: &BatchHeader, record: &RecordRef<'_>) -> Option<i64> {
-        let outdated = record.key.is_some_and(|key| self.last.get(&hash(key)).is_some_and(|last| *last > record.offset));
+        let outdated =
+            record.key.is_some_and(|key| self.last.get(&hash(key)).is_some_and(|last| *last > record.offset));
         if outdated {
             return None;
         }
@@ -316,7 +317,8 @@ impl<'a> CleanWriter<'a> {
             self.flush()?;
         }
         if self.batch.count == 0 {
-            self.batch = BatchHeader { base: record.offset, time: record.time, delete_at, last: true, ..BatchHeader::default() };
+            self.batch =
+                BatchHeader { base: record.offset, time: record.time, delete_at, last: true, ..BatchHeader::default() };
         }
         let delta = record.offset - self.batch.base;
         put_record(&mut self.body, delta, record.time.wrapping_sub(self.batch.time), record.key, record.value);

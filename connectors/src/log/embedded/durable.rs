@@ -52,7 +52,11 @@ pub(super) fn load(path: &Path, magic: [u8; 4]) -> Result<Option<Vec<u8>>> {
     if word(4) != VERSION {
         return Err(Error::user(
             "log-version",
-            format!("{}: version {}, this program reads {VERSION}; use the program that wrote it", path.display(), word(4)),
+            format!(
+                "{}: version {}, this program reads {VERSION}; use the program that wrote it",
+                path.display(),
+                word(4)
+            ),
         ));
     }
     let payload = &bytes[FRAME..];
@@ -79,7 +83,9 @@ pub(super) fn make_dir(dir: &Path) -> Result<()> {
 /// Removes a file that may be gone already.
 pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io(format!("remove {}", path.display()), error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::io(format!("remove {}", path.display()), error))
+        }
         _ => Ok(()),
     }
 }

@@ -80,7 +80,8 @@ impl EndFile {
     /// The newest end that is whole; for the writer when it opens the partition.
     pub(super) fn recover(&mut self) -> Result<End> {
         let newest = [self.slot(0)?, self.slot(1)?].into_iter().flatten().max_by_key(|(sequence, _)| *sequence);
-        let (sequence, end) = newest.ok_or_else(|| corrupt(&self.path, 0, "both copies of the committed end are damaged"))?;
+        let (sequence, end) =
+            newest.ok_or_else(|| corrupt(&self.path, 0, "both copies of the committed end are damaged"))?;
         self.sequence = sequence;
         Ok(end)
     }

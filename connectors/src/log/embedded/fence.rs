@@ -66,7 +66,9 @@ impl Fences {
             state.generation = load_generation(&path, id)?;
         }
         match state.generation {
-            Some(seen) if seen > generation => return Err(fenced(id, generation, &format!("generation {seen} has fenced it"))),
+            Some(seen) if seen > generation => {
+                return Err(fenced(id, generation, &format!("generation {seen} has fenced it")));
+            }
             Some(seen) if seen == generation => {}
             _ => {
                 let mut payload = generation.0.to_le_bytes().to_vec();

@@ -69,5 +69,9 @@ impl IndexWriter {
 
 /// An index that cannot be written makes seeks slower, nothing else.
 fn warned<T>(path: &Path, result: std::io::Result<T>) -> Option<T> {
-    result.inspect_err(|error| tracing::warn!(path = %path.display(), %error, "the index cannot be written; seeks get slower")).ok()
+    result
+        .inspect_err(
+            |error| tracing::warn!(path = %path.display(), %error, "the index cannot be written; seeks get slower"),
+        )
+        .ok()
 }

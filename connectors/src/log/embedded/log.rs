@@ -108,7 +108,8 @@ impl EmbeddedLog {
             }
         }
         super::durable::sync_dir(dir)?;
-        let writer = Writer { _lock: lock, clock, segment_bytes, topics: RwLock::new(topics), making: Mutex::new(()), fences };
+        let writer =
+            Writer { _lock: lock, clock, segment_bytes, topics: RwLock::new(topics), making: Mutex::new(()), fences };
         Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), mode: Mode::Writer(Box::new(writer)) }) })
     }
 
@@ -117,7 +118,10 @@ impl EmbeddedLog {
     /// Everything that writes fails with the code `read-only`.
     pub fn open_read_only(dir: &Path) -> Result<Self> {
         if check_format(dir)? {
-            return Err(Error::user("not-a-log", format!("{}: there is no log in this folder; check the path", dir.display())));
+            return Err(Error::user(
+                "not-a-log",
+                format!("{}: there is no log in this folder; check the path", dir.display()),
+            ));
         }
         Ok(Self { inner: Arc::new(Inner { dir: dir.to_owned(), mode: Mode::Reader }) })
     }
@@ -184,7 +188,9 @@ impl Inner {
     fn writer(&self) -> Result<&Writer> {
         match &self.mode {
             Mode::Writer(writer) => Ok(writer),
-            Mode::Reader => Err(Error::user("read-only", format!("{}: the log is open for reading only", self.dir.display()))),
+            Mode::Reader => {
+                Err(Error::user("read-only", format!("{}: the log is open for reading only", self.dir.display())))
+            }
         }
     }
 

@@ -106,7 +106,9 @@ impl Appender {
             let place = this.committed.length;
             let stamp = BatchHeader { time, base: this.committed.offset, ..stamp };
             let (bytes, places, offset) = staged.seal(place, stamp);
-            let doing = || format!("append {} bytes to {}", bytes.len(), segment_path(&this.dir, this.committed.segment).display());
+            let doing = || {
+                format!("append {} bytes to {}", bytes.len(), segment_path(&this.dir, this.committed.segment).display())
+            };
             this.file.write_all_at(bytes, place).map_err(|e| Error::io(doing(), e))?;
             let end = End { segment: this.committed.segment, length: place + bytes.len() as u64, offset };
             this.pending = Some(Pending { end, places, time });

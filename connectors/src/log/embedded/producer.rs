@@ -84,7 +84,9 @@ impl EmbeddedProducer {
             parts.iter_mut().try_for_each(|(_, _, appender, staged)| appender.write(staged, stamp))?;
             sync_all(&mut parts.iter_mut().map(|(_, _, appender, _)| &mut **appender).collect::<Vec<_>>())?;
             failpoint::pass("log-commit")?;
-            let ends = parts.iter_mut().map(|(name, partition, appender, _)| Ok((name.clone(), *partition, appender.publish()?)));
+            let ends = parts
+                .iter_mut()
+                .map(|(name, partition, appender, _)| Ok((name.clone(), *partition, appender.publish()?)));
             ends.collect::<Result<Vec<_>>>()
         };
         let outcome = run();
@@ -111,7 +113,9 @@ fn sync_all(appenders: &mut [&mut Appender]) -> Result<()> {
     let sync = |share: &mut [&mut Appender]| share.iter_mut().try_for_each(|appender| appender.sync());
     std::thread::scope(|scope| {
         let threads: Vec<_> = appenders.chunks_mut(share).map(|share| scope.spawn(move || sync(share))).collect();
-        let join = |thread: ScopedJoinHandle<'_, Result<()>>| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let join = |thread: ScopedJoinHandle<'_, Result<()>>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
         let outcomes: Vec<_> = threads.into_iter().map(join).collect();
         outcomes.into_iter().collect()
     })
@@ -131,11 +135,17 @@ impl Producer for EmbeddedProducer {
         let bytes = record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len) + headers;
         if bytes > MAX_RECORD_BYTES {
             let (bytes, most) = (format_bytes(bytes as u64), format_bytes(MAX_RECORD_BYTES as u64));
-            return Err(Error::user("record-too-large", format!("a record of {bytes} for topic {topic:?}: at most {most} fit")));
+            return Err(Error::user(
+                "record-too-large",
+                format!("a record of {bytes} for topic {topic:?}: at most {most} fit"),
+            ));
         }
         if self.bytes + bytes > MAX_TRANSACTION_BYTES {
             let most = format_bytes(MAX_TRANSACTION_BYTES as u64);
-            return Err(Error::user("transaction-too-large", format!("topic {topic:?}: a transaction holds {most} at most; commit more often")));
+            return Err(Error::user(
+                "transaction-too-large",
+                format!("topic {topic:?}: a transaction holds {most} at most; commit more often"),
+            ));
         }
         if !self.staged.contains_key(topic) {
             let found = StagedTopic { topic: self.log.topic(topic)?, partitions: BTreeMap::new() };
@@ -144,7 +154,10 @@ impl Producer for EmbeddedProducer {
         let StagedTopic { topic: found, partitions } = self.staged.get_mut(topic).expect("inserted above");
         found.partition(partition)?;
         if record.key.is_none() && matches!(found.retention(), Retention::Compact { .. }) {
-            return Err(Error::user("key-missing", format!("topic {topic:?} is compacted by key: every record needs one")));
+            return Err(Error::user(
+                "key-missing",
+                format!("topic {topic:?} is compacted by key: every record needs one"),
+            ));
         }
         partitions.entry(partition).or_default().add(&record);
         self.bytes += bytes;

@@ -133,7 +133,9 @@ impl EmbeddedReader {
         });
         if !in_order {
             let reached = open.reached.unwrap_or_default();
-            return Err(open.scan.damage(format!("a batch begins with offset {}, expected was {reached}", header.base)));
+            return Err(open
+                .scan
+                .damage(format!("a batch begins with offset {}, expected was {reached}", header.base)));
         }
         open.reached = Some(header.end());
         open.skip = header.base < self.wanted;

@@ -42,7 +42,16 @@ pub(super) struct Scan {
 impl Scan {
     /// Begins at the first batch.
     pub(super) fn new(file: File, path: PathBuf) -> Self {
-        Self { file, path, at: SEGMENT_HEADER as u64, buffer: Vec::new(), window: 0..0, batch: None, next: (0, 0), ahead: (0, 0) }
+        Self {
+            file,
+            path,
+            at: SEGMENT_HEADER as u64,
+            buffer: Vec::new(),
+            window: 0..0,
+            batch: None,
+            next: (0, 0),
+            ahead: (0, 0),
+        }
     }
 
     /// The place of the batch that is next, or of the one that is being read.

@@ -55,7 +55,10 @@ impl SegmentHeader {
     }
 
     fn decode(path: &Path, bytes: &[u8], base: u64) -> Result<Self> {
-        if bytes.len() < SEGMENT_HEADER || bytes[..4] != MAGIC || u32_at(bytes, 4) != crc32c::crc32c(&bytes[8..SEGMENT_HEADER]) {
+        if bytes.len() < SEGMENT_HEADER
+            || bytes[..4] != MAGIC
+            || u32_at(bytes, 4) != crc32c::crc32c(&bytes[8..SEGMENT_HEADER])
+        {
             return Err(corrupt(path, 0, "the header of the segment is damaged"));
         }
         if u32_at(bytes, 8) != VERSION {
@@ -64,7 +67,8 @@ impl SegmentHeader {
         if u64_at(bytes, 16) != base {
             return Err(corrupt(path, 16, "the segment is named for another offset than it begins with"));
         }
-        let cleaned = Cleaned { covers_to: u64_at(bytes, 32), length: u64_at(bytes, 40), delete_at: u64_at(bytes, 48) as i64 };
+        let cleaned =
+            Cleaned { covers_to: u64_at(bytes, 32), length: u64_at(bytes, 40), delete_at: u64_at(bytes, 48) as i64 };
         let cleaned = (u32_at(bytes, 12) & CLEANED != 0).then_some(cleaned);
         Ok(Self { base, created_at: u64_at(bytes, 24) as i64, cleaned })
     }
@@ -98,7 +102,9 @@ pub(super) fn open_segment(dir: &Path, base: u64) -> Result<Option<(File, Segmen
     };
     let mut bytes = [0; SEGMENT_HEADER];
     match file.read_exact_at(&mut bytes, 0) {
-        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Err(corrupt(&path, 0, "the segment is cut off")),
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            return Err(corrupt(&path, 0, "the segment is cut off"));
+        }
         other => other.map_err(|e| Error::io(format!("read {}", path.display()), e))?,
     }
     let header = SegmentHeader::decode(&path, &bytes, base)?;
@@ -144,7 +150,11 @@ pub(super) fn survey(dir: &Path) -> Result<(Vec<Segment>, Vec<u64>)> {
         }
         let path = segment_path(dir, base);
         if covered != 0 && base > covered {
-            return Err(corrupt(&path, 0, format!("the segment before this one ends at offset {covered}: one is missing")));
+            return Err(corrupt(
+                &path,
+                0,
+                format!("the segment before this one ends at offset {covered}: one is missing"),
+            ));
         }
         let Some((file, header)) = open_segment(dir, base)? else {
             return Err(corrupt(&path, 0, "the segment vanished while it was looked at"));

@@ -31,7 +31,9 @@ impl TopicMeta {
         let (kind, a, b) = match self.retention {
             Retention::Keep => (0u8, 0, 0),
             Retention::Compact { delete_retention_ms } => (1, delete_retention_ms, 0),
-            Retention::Bounded { max_age_ms, max_bytes } => (2, max_age_ms.unwrap_or(u64::MAX), max_bytes.unwrap_or(u64::MAX)),
+            Retention::Bounded { max_age_ms, max_bytes } => {
+                (2, max_age_ms.unwrap_or(u64::MAX), max_bytes.unwrap_or(u64::MAX))
+            }
         };
         let mut out = self.id.to_le_bytes().to_vec();
         out.extend_from_slice(&self.partitions.to_le_bytes());
@@ -71,7 +73,10 @@ pub(super) fn check_spec(spec: &TopicSpec) -> Result<()> {
     if (1..=1 << 16).contains(&spec.partitions) {
         return Ok(());
     }
-    Err(Error::user("partitions", format!("topic {:?}: {} partitions: a topic has 1 to 65536", spec.name, spec.partitions)))
+    Err(Error::user(
+        "partitions",
+        format!("topic {:?}: {} partitions: a topic has 1 to 65536", spec.name, spec.partitions),
+    ))
 }
 
 /// Checks that a name is fit for a folder.
@@ -80,7 +85,10 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     if fits && (1..=NAME_BYTES).contains(&name.len()) && name != "." && name != ".." {
         return Ok(());
     }
-    Err(Error::user("topic-name", format!("topic {name:?}: use a-z, A-Z, 0-9, '.', '_' and '-', 1 to {NAME_BYTES} characters")))
+    Err(Error::user(
+        "topic-name",
+        format!("topic {name:?}: use a-z, A-Z, 0-9, '.', '_' and '-', 1 to {NAME_BYTES} characters"),
+    ))
 }
 
 /// The folder of a partition.
@@ -99,10 +107,12 @@ pub(super) struct Topic {
 impl Topic {
     /// Opens a topic, and cuts what is torn.
     pub(super) fn open(dir: PathBuf, name: String, segment_bytes: u64) -> Result<Self> {
-        let meta = TopicMeta::load(&dir)?.ok_or_else(|| corrupt(&dir.join("meta"), 0, "the meta file of the topic is missing"))?;
+        let meta = TopicMeta::load(&dir)?
+            .ok_or_else(|| corrupt(&dir.join("meta"), 0, "the meta file of the topic is missing"))?;
         let open = |index: u32| {
             let dir = dir.join(index.to_string());
-            let appender = recover(&dir, segment_bytes).map_err(|e| e.context(format!("topic {name:?}, partition {index}")))?;
+            let appender =
+                recover(&dir, segment_bytes).map_err(|e| e.context(format!("topic {name:?}, partition {index}")))?;
             Ok(Partition::new(dir, appender))
         };
         let partitions = (0..meta.partitions).map(open).collect::<Result<_>>()?;
@@ -143,7 +153,9 @@ impl Topic {
     /// One of its partitions.
     pub(super) fn partition(&self, partition: PartitionId) -> Result<&Partition> {
         let count = self.partitions.len();
-        self.partitions.get(usize::from(partition.0)).ok_or_else(|| partition_missing(&self.name, partition, count as u32))
+        self.partitions
+            .get(usize::from(partition.0))
+            .ok_or_else(|| partition_missing(&self.name, partition, count as u32))
     }
 
     /// All of them.

@@ -42,7 +42,11 @@ pub(super) fn hash(record: &NewRecord) -> u64 {
 }
 
 /// Reads the tails of all partitions of a writer.
-pub(super) fn scan(log: &dyn Log, config: &LogSinkConfig, context: &SinkContext) -> Result<BTreeMap<PartitionId, Part>> {
+pub(super) fn scan(
+    log: &dyn Log,
+    config: &LogSinkConfig,
+    context: &SinkContext,
+) -> Result<BTreeMap<PartitionId, Part>> {
     let mut parts: BTreeMap<PartitionId, Part> = BTreeMap::new();
     let mut starts: BTreeMap<PartitionId, u64> = BTreeMap::new();
     for (partition, end) in &context.partitions {
@@ -87,7 +91,9 @@ fn scan_partition(
             }
         }
     }
-    for (_, part) in parts.iter_mut().filter(|(partition, _)| target(**partition, config.topic.partitions) == topic_partition) {
+    for (_, part) in
+        parts.iter_mut().filter(|(partition, _)| target(**partition, config.topic.partitions) == topic_partition)
+    {
         part.end = end;
     }
     Ok(())

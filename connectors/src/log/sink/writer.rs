@@ -20,13 +20,19 @@ pub(super) struct LogSinkWriter {
 }
 
 impl LogSinkWriter {
-    pub(super) fn new(config: LogSinkConfig, job: JobId, producer: SharedProducer, parts: BTreeMap<PartitionId, Part>) -> Self {
+    pub(super) fn new(
+        config: LogSinkConfig,
+        job: JobId,
+        producer: SharedProducer,
+        parts: BTreeMap<PartitionId, Part>,
+    ) -> Self {
         Self { config, job, producer, parts, open: Vec::new() }
     }
 
     fn differs(&self, partition: PartitionId, at: (Epoch, u64), why: &str) -> Error {
         let topic = &self.config.topic.name;
-        let message = format!("sink topic {topic:?}: job partition {partition}, epoch {}, record {}: {why}", at.0, at.1);
+        let message =
+            format!("sink topic {topic:?}: job partition {partition}, epoch {}, record {}: {why}", at.0, at.1);
         Error::internal("sink-differs", message)
     }
 
@@ -34,12 +40,17 @@ impl LogSinkWriter {
     fn is_shown(&mut self, partition: PartitionId, at: (Epoch, u64), record: &NewRecord) -> Result<bool> {
         let part = self.parts.get_mut(&partition).ok_or_else(|| {
             let topic = &self.config.topic.name;
-            Error::internal("sink-partition", format!("sink topic {topic:?}: job partition {partition} is not this writer's"))
+            Error::internal(
+                "sink-partition",
+                format!("sink topic {topic:?}: job partition {partition} is not this writer's"),
+            )
         })?;
         if part.highest.is_none_or(|highest| at > highest) {
             return match part.shown.front() {
                 None => Ok(false),
-                Some(_) => Err(self.differs(partition, at, "the topic shows records before it that were not given again")),
+                Some(_) => {
+                    Err(self.differs(partition, at, "the topic shows records before it that were not given again"))
+                }
             };
         }
         match part.shown.front().copied() {
@@ -48,7 +59,9 @@ impl LogSinkWriter {
                 let same = shown.hash == hash(record);
                 if same { Ok(true) } else { Err(self.differs(partition, at, "the topic shows another record there")) }
             }
-            Some(shown) if shown.at < at => Err(self.differs(partition, shown.at, "the topic shows it, but it was not given again")),
+            Some(shown) if shown.at < at => {
+                Err(self.differs(partition, shown.at, "the topic shows it, but it was not given again"))
+            }
             // Compaction may have dropped it; its position is proof enough that it was there.
             _ if matches!(self.config.topic.retention, Retention::Compact { .. }) => Ok(true),
             _ => Err(self.differs(partition, at, "the topic shows later records, but not this one")),
@@ -107,7 +120,9 @@ impl SinkWriter for LogSinkWriter {
 
     /// A commit is durable already. While a tail is replayed, the end is before its first record that was not given again.
     fn sync(&mut self) -> Result<Vec<(PartitionId, u64)>> {
-        let end = |(partition, part): (&PartitionId, &Part)| (*partition, part.shown.front().map_or(part.end, |shown| shown.offset));
+        let end = |(partition, part): (&PartitionId, &Part)| {
+            (*partition, part.shown.front().map_or(part.end, |shown| shown.offset))
+        };
         Ok(self.parts.iter().map(end).collect())
     }
 

@@ -13,7 +13,11 @@ fn the_last_record_of_each_key_stays() {
     /// Records, when each cleaning runs, what is left.
     type Case = (&'static [Put], &'static [i64], &'static [(u64, Put)]);
     let cases: [Case; 5] = [
-        (&[("a", Some("1")), ("b", Some("2")), ("a", Some("3"))], &[0], &[(1, ("b", Some("2"))), (2, ("a", Some("3")))]),
+        (
+            &[("a", Some("1")), ("b", Some("2")), ("a", Some("3"))],
+            &[0],
+            &[(1, ("b", Some("2"))), (2, ("a", Some("3")))],
+        ),
         (&[("a", Some("1")), ("a", None), ("b", Some("2"))], &[0], &[(1, ("a", None)), (2, ("b", Some("2")))]),
         (&[("a", Some("1")), ("a", None), ("b", Some("2"))], &[0, 999], &[(1, ("a", None)), (2, ("b", Some("2")))]),
         (&[("a", Some("1")), ("a", None), ("b", Some("2"))], &[0, 1000], &[(2, ("b", Some("2")))]),
@@ -108,7 +112,9 @@ fn run(seed: u64) -> Result<()> {
         while reader.read(100, out)? {}
         assert_eq!(table(out), table(&everything), "a reader that began at any moment sees the same table");
         assert!(out.windows(2).all(|pair| pair[0].offset < pair[1].offset), "offsets grow");
-        let original = |record: &LogRecord| everything.binary_search_by_key(&record.offset, |r| r.offset).map(|at| &everything[at] == record);
+        let original = |record: &LogRecord| {
+            everything.binary_search_by_key(&record.offset, |r| r.offset).map(|at| &everything[at] == record)
+        };
         assert!(out.iter().all(|record| original(record) == Ok(true)), "records stay what and where they were");
     }
     Ok(())
@@ -150,7 +156,11 @@ fn cleaning_goes_on_beside_a_writer_and_readers() {
             let records = all(&tail, "t", P0, 0).expect("read");
             let last: BTreeMap<_, _> = table(&records).into_iter().filter(|(_, (offset, _))| *offset < end).collect();
             // Among any `keys` records in a row is one of every key.
-            assert!(end < keys || last.len() as u64 == keys || records.last().is_some_and(|last| last.offset >= end), "{} of {end}", last.len());
+            assert!(
+                end < keys || last.len() as u64 == keys || records.last().is_some_and(|last| last.offset >= end),
+                "{} of {end}",
+                last.len()
+            );
             assert!(records.iter().all(|r| r.record.value == Some(r.offset.to_string().into_bytes())));
         }
     });

@@ -147,7 +147,11 @@ fn flipped_bytes_never_give_wrong_records() {
             });
             match outcome {
                 Err(error) => {
-                    assert!(["log-corrupt", "log-version"].contains(&error.code()), "{}: {error:?}", relative.display());
+                    assert!(
+                        ["log-corrupt", "log-version"].contains(&error.code()),
+                        "{}: {error:?}",
+                        relative.display()
+                    );
                     errors += 1;
                 }
                 Ok((records, rest)) => {
@@ -209,12 +213,20 @@ fn cleaning_never_covers_up_a_hole() {
             let path = copy.path().join(damaged.strip_prefix(dir.path()).expect("inside"));
             let length = fs::metadata(&path).expect("metadata").len();
             if cut && length > 64 + one_batch {
-                fs::OpenOptions::new().write(true).open(&path).and_then(|f| f.set_len(length - one_batch)).expect("cut");
+                fs::OpenOptions::new()
+                    .write(true)
+                    .open(&path)
+                    .and_then(|f| f.set_len(length - one_batch))
+                    .expect("cut");
             } else {
                 fs::remove_file(&path).expect("remove");
             }
             let tail = EmbeddedLog::open_read_only(copy.path()).expect("open for reading");
-            assert_eq!(all(&tail, "t", P0, 0).expect_err("an error").code(), "log-corrupt", "read, segment {index}, cut {cut}");
+            assert_eq!(
+                all(&tail, "t", P0, 0).expect_err("an error").code(),
+                "log-corrupt",
+                "read, segment {index}, cut {cut}"
+            );
             let outcome = open(copy.path(), &Time::default(), 400).and_then(|log| log.clean());
             assert_eq!(outcome.expect_err("an error").code(), "log-corrupt", "clean, segment {index}, cut {cut}");
         }

@@ -94,7 +94,9 @@ fn old_segments_go_by_age_bytes_and_trim() {
     let age = Retention::Bounded { max_age_ms: Some(10_000), max_bytes: None };
     let bytes = Retention::Bounded { max_age_ms: None, max_bytes: Some(5000) };
     // (retention, trim before, the first kept offset of 100 records, one a second, each in its own segment of 202 bytes)
-    for (retention, trim, first) in [(age, None, 88), (bytes, None, 75), (Retention::Keep, Some(40), 40), (Retention::Keep, Some(1000), 99)] {
+    for (retention, trim, first) in
+        [(age, None, 88), (bytes, None, 75), (Retention::Keep, Some(40), 40), (Retention::Keep, Some(1000), 99)]
+    {
         let dir = folder();
         let time = Time::default();
         let log = open(dir.path(), &time, 65).expect("open");

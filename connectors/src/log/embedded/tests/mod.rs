@@ -68,7 +68,9 @@ fn all(log: &dyn Log, topic: &str, partition: PartitionId, from: u64) -> Result<
 /// As (offset, key, value), for comparing.
 fn shown(records: &[LogRecord]) -> Vec<(u64, String, Option<String>)> {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-    let shown = records.iter().map(|r| (r.offset, r.record.key.as_ref().map(text).unwrap_or_default(), r.record.value.as_ref().map(text)));
+    let shown = records
+        .iter()
+        .map(|r| (r.offset, r.record.key.as_ref().map(text).unwrap_or_default(), r.record.value.as_ref().map(text)));
     shown.collect()
 }
 

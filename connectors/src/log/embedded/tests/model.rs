@@ -57,7 +57,9 @@ fn run(seed: u64) -> Result<()> {
                 drop((producer, readers, log));
                 log = open(dir.path(), &time, segment_bytes)?;
                 producer = fenced(&log);
-                readers = (0..3).map(|p| log.reader("t", PartitionId(p as u16), read[p].len() as u64)).collect::<Result<_>>()?;
+                readers = (0..3)
+                    .map(|p| log.reader("t", PartitionId(p as u16), read[p].len() as u64))
+                    .collect::<Result<_>>()?;
             }
             (17, _) => {
                 producer = fenced(&log);
@@ -70,7 +72,10 @@ fn run(seed: u64) -> Result<()> {
                 let from = random.below(models[partition].records.len() as u64 + 3);
                 let got = all(&log, "t", PartitionId(partition as u16), from)?;
                 let expected = models[partition].records.iter().skip(from as usize);
-                assert!(got.iter().map(|r| (r.offset, &r.record)).eq(expected.map(|(o, r)| (*o, r))), "read from {from}");
+                assert!(
+                    got.iter().map(|r| (r.offset, &r.record)).eq(expected.map(|(o, r)| (*o, r))),
+                    "read from {from}"
+                );
             }
         }
     }

@@ -102,7 +102,7 @@ struct Timers<K: Key> {
 impl<P: KeyedProcess> Run<P> {
     fn open(operator: KeyedOperator<P>, context: &Rc<WorkerContext>) -> Result<Self> {
         let process = operator.process.clone();
-        let store = open_store(&operator.id, Arc::new(move |state: &P::State| process.show(state)), context)?;
+        let store = open_store(&operator.id, Arc::new(move |state: &P::State| process.show(state)), false, context)?;
         let timers = operator.timers.then(|| Timers::open(&operator.id, context)).transpose()?;
         let labels = [("job", context.job.as_str()), ("operator", operator.id.as_str()), ("reason", "error")];
         let mut scratch = Vec::new();
@@ -329,7 +329,7 @@ struct Fired<K> {
 impl<K: Key> Timers<K> {
     fn open(id: &str, context: &Rc<WorkerContext>) -> Result<Self> {
         let store: Shared<(i64, K), ()> =
-            open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), context)?;
+            open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), true, context)?;
         let mut due = BTreeSet::new();
         let (mut scratch, partitions) = (Vec::new(), context.partitions);
         store.borrow_mut().store.scan(Scope::All, &KeyRange::all(), usize::MAX, |_, (at, key), ()| {
@@ -391,13 +391,18 @@ impl<K: Key> Timers<K> {
     }
 }
 
-fn open_store<K: Key, V: State>(id: &str, show: Show<V>, context: &Rc<WorkerContext>) -> Result<Shared<K, V>> {
+fn open_store<K: Key, V: State>(
+    id: &str,
+    show: Show<V>,
+    ordered: bool,
+    context: &Rc<WorkerContext>,
+) -> Result<Shared<K, V>> {
     let options = StoreOptions {
         name: id.to_owned(),
         worker: context.worker,
         hosted: context.hosted(),
         budget_bytes: context.store_budget,
-        ordered: false,
+        ordered,
     };
     let store = Store::open(context.backend.clone(), options)?;
     let store = Rc::new(RefCell::new(KeyedStore::new(id.to_owned(), store, show, context)));

@@ -21,7 +21,7 @@ mod store;
 mod stream;
 
 pub use builder::{JobBuilder, KeyedStream, Stream};
-pub use builtin::fold::SumOf;
+pub use builtin::fold::{Count, Fold, Max, Mean, MeanState, Min, Reduce, Sum, SumOf};
 pub use builtin::key::KeyFields;
 pub use builtin::{aggregate, filter, key_by, map, reduce, words};
 pub use catalogue::{Catalogue, ConfigKey, ConfigKind, KeyRule, OperatorInfo};

@@ -1,5 +1,6 @@
 //! Keys: one order-preserving encoding, one stable hash.
 
+use std::cell::Cell;
 use std::ops::Bound;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -37,10 +38,22 @@ pub fn encode_key<K: Serialize + ?Sized>(key: &K, out: &mut Vec<u8>) -> Result<(
         .map_err(|error| Error::user("key-type", format!("this type cannot be a key: {error}")))
 }
 
+thread_local! {
+    static DECODING_KEY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether an encoded key is being read on this thread. memcomparable 0.2 writes as a binary format but does not say so when
+/// it reads (`is_human_readable` is left at serde's default), and types like `Value` have another form in text.
+pub(crate) fn is_decoding_key() -> bool {
+    DECODING_KEY.get()
+}
+
 /// The inverse of [`encode_key`].
 pub fn decode_key<K: DeserializeOwned>(bytes: &[u8]) -> Result<K> {
-    memcomparable::from_slice(bytes)
-        .map_err(|error| Error::external("key-decode", format!("a stored key is not of the expected type: {error}")))
+    let outer = DECODING_KEY.replace(true);
+    let decoded = memcomparable::from_slice(bytes);
+    DECODING_KEY.set(outer);
+    decoded.map_err(|error| Error::external("key-decode", format!("a stored key is not of the expected type: {error}")))
 }
 
 /// Encodes into `scratch` (cleared first) and hashes.

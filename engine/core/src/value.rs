@@ -11,9 +11,10 @@ use serde::de::{self, DeserializeOwned, IntoDeserializer, MapAccess, SeqAccess, 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::key::is_decoding_key;
 use crate::{Error, Result};
 
-/// Untyped data, 24 bytes; short text needs no allocation, rows share their field names.
+/// Untyped data, 32 bytes; short text needs no allocation, rows share their field names.
 ///
 /// In text formats it is plain JSON (times as RFC 3339); in binary ones (state, keys, the wire) it is tagged. Equality and
 /// order are total: numbers compare by value within a type, types by their order here.
@@ -290,6 +291,7 @@ fn shared_shape<N: AsRef<str>>(names: Vec<N>) -> Arc<Shape> {
 }
 
 /// The binary form: tags in a fixed order; a change needs a new format version of everything that holds values.
+/// Text is owned: the decoder of keys has no borrowed text.
 #[derive(Deserialize)]
 enum Tagged {
     Null,
@@ -297,9 +299,9 @@ enum Tagged {
     Int(i64),
     Float(f64),
     Time(i64),
-    Str(CompactString),
+    Str(String),
     List(Vec<Value>),
-    Row(Vec<(CompactString, Value)>),
+    Row(Vec<(String, Value)>),
 }
 
 fn rfc3339(micros: i64) -> Option<String> {
@@ -355,7 +357,7 @@ impl Serialize for Row {
 
 impl<'de> Deserialize<'de> for Value {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
+        if deserializer.is_human_readable() && !is_decoding_key() {
             return deserializer.deserialize_any(JsonVisitor);
         }
         Ok(match Tagged::deserialize(deserializer)? {
@@ -364,7 +366,7 @@ impl<'de> Deserialize<'de> for Value {
             Tagged::Int(int) => Value::Int(int),
             Tagged::Float(float) => Value::Float(float),
             Tagged::Time(micros) => Value::Time(micros),
-            Tagged::Str(text) => Value::Str(text),
+            Tagged::Str(text) => Value::Str(text.into()),
             Tagged::List(list) => Value::List(list.into()),
             Tagged::Row(pairs) => {
                 let (names, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
@@ -509,7 +511,7 @@ mod tests {
         encode_key(&value, &mut key).expect("encodes");
         assert_eq!(decode_key::<Value>(&key).expect("decodes"), value);
         assert_eq!(sample().to_string().parse::<serde_json::Value>().expect("json")["b"][2], 1.5);
-        assert_eq!(size_of::<Value>(), 24);
+        assert_eq!(size_of::<Value>(), 32);
     }
 
     #[test]

@@ -106,9 +106,9 @@ impl Shared {
             shape.reader.map(|reader| Queryable { info, reader })
         });
         let labels = [("job", job.as_str())];
-        let series = |kind: &str, name: &'static str, label: &'static str| -> Vec<Series> {
+        let series = |kind: &str, name: &'static str, help: &str, label: &'static str| -> Vec<Series> {
             let nodes = plan.nodes().filter(|node| node.kind() == kind);
-            nodes.map(|node| metrics.counter(name, "", &[("job", job.as_str()), (label, &node.id)])).collect()
+            nodes.map(|node| metrics.counter(name, help, &[("job", job.as_str()), (label, &node.id)])).collect()
         };
         Self {
             graph: graph(plan),
@@ -128,8 +128,8 @@ impl Shared {
             gate: Mutex::new(None),
             committed: Committed::default(),
             driver,
-            records_in: series("source", "records_in", "source"),
-            records_out: series("sink", "records_out", "sink"),
+            records_in: series("source", "records_in", "Records read from a source", "source"),
+            records_out: series("sink", "records_out", "Records given to a sink", "sink"),
             checkpoint_seconds: metrics.histogram(
                 "checkpoint_duration_seconds",
                 "From the start of a checkpoint to its end",

@@ -108,9 +108,11 @@ fn run_plan(
     let progress = Progress::start(task.service(), screen);
     let mut shell = Shell::new(journal, task, &plan, log);
     let outcome = shell.run(&inbox);
+    if outcome.is_ok() {
+        shell.set_phase(if shell.finished() { Phase::Finished } else { Phase::Stopped });
+    }
     progress.finish();
     if outcome.is_ok() && arguments.serve && shell.finished() {
-        shell.set_phase(Phase::Finished);
         if let Some(server) = &server {
             screen
                 .note(&format!("input has ended; queries are answered at http://{} until Ctrl-C", server.local_addr()));

@@ -47,6 +47,7 @@ impl<T: 'static> RecordSource<T> for FormattedSource<T> {
             decoder: None,
             batch: RawBatch::default(),
             hash: RunningHash::default(),
+            bytes: 0,
         };
         // A wrong field is better found before anything is read.
         if reader.raw.header().is_some() {
@@ -64,6 +65,7 @@ struct FormattedReader<T> {
     decoder: Option<Box<dyn Decoder<T>>>,
     batch: RawBatch,
     hash: RunningHash,
+    bytes: u64,
 }
 
 impl<T> FormattedReader<T> {
@@ -87,6 +89,7 @@ impl<T> RecordReader<T> for FormattedReader<T> {
         for record in &self.batch.records {
             self.hash.add(self.batch.value(record));
         }
+        self.bytes += self.batch.data.len() as u64;
         let known_bad = bad.len();
         let batch = std::mem::take(&mut self.batch);
         self.make_decoder()?.decode(&batch, out, bad).map_err(|error| error.context(&self.name))?;
@@ -101,6 +104,10 @@ impl<T> RecordReader<T> for FormattedReader<T> {
 
     fn position(&self) -> u64 {
         self.raw.position()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     fn take_hash(&mut self) -> ContentHash {

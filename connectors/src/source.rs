@@ -72,6 +72,12 @@ pub trait RecordReader<T>: Send {
     /// The position after the last record that was read.
     fn position(&self) -> u64;
 
+    /// How many raw bytes were read since the reader was opened; for the limit on an epoch. Positions count bytes unless the
+    /// reader says otherwise.
+    fn bytes(&self) -> u64 {
+        self.position()
+    }
+
     /// xxh3-64 over the raw bytes (of every record, decodable or not, each followed by its length as u32 little endian) that were
     /// read since the last call; the default hash where nothing was read.
     fn take_hash(&mut self) -> ContentHash;

@@ -37,11 +37,14 @@ impl Draft {
 /// A job under construction. Every node gets a name: state belongs to it, and people read it.
 ///
 /// ```
-/// use thalweg_operators::{JobBuilder, sources};
+/// use thalweg_connectors::GeneratorSource;
+/// use thalweg_core::Value;
+/// use thalweg_operators::JobBuilder;
 ///
-/// let job = JobBuilder::new("word-count")?;
-/// let words = job.source("words", sources::from_vec(vec!["a".to_string(), "b".to_string(), "a".to_string()]));
-/// words.key_by(|word: String| (word, ())).count("counts");
+/// let job = JobBuilder::new("key-count")?;
+/// let made_up = GeneratorSource { count: Some(1000), keys: 10, skew: 1.0, seed: 7, partitions: 2 };
+/// let records = job.source("records", made_up);
+/// records.key_by(|row: Value| (row.get("key").cloned().unwrap_or_default(), ())).count("counts");
 /// let plan = job.build()?;
 /// assert_eq!(plan.nodes().len(), 2);
 /// # Ok::<(), thalweg_core::Error>(())

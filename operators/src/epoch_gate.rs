@@ -99,6 +99,8 @@ pub struct EpochGate {
     highest: AtomicU64,
     processed: Vec<AtomicU64>,
     sinks_processed: AtomicU64,
+    dirty: Vec<AtomicU64>,
+    held: AtomicBool,
     stopping: AtomicBool,
     times: RwLock<VecDeque<(Epoch, i64)>>,
     timers: Vec<AtomicI64>,
@@ -134,6 +136,8 @@ impl EpochGate {
             highest: AtomicU64::new(processed.0),
             processed: (0..workers).map(|_| AtomicU64::new(processed.0)).collect(),
             sinks_processed: AtomicU64::new(processed.0),
+            dirty: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            held: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             times: RwLock::new(recorded.bindings.iter().map(|binding| (binding.epoch, binding.minted_at)).collect()),
             recorded,
@@ -200,6 +204,13 @@ impl EpochGate {
         times[(epoch.0 - first.0) as usize].1
     }
 
+    /// As [`EpochGate::time_of`], for epochs that may be forgotten already.
+    pub fn try_time_of(&self, epoch: Epoch) -> Option<i64> {
+        let times = self.times.read();
+        let index = epoch.0.checked_sub(times.front()?.0.0)?;
+        times.get(index as usize).map(|(_, time)| *time)
+    }
+
     /// The highest epoch that any partition reads into, where shares end by count.
     pub fn highest(&self) -> Epoch {
         Epoch(self.highest.load(Ordering::Acquire))
@@ -228,10 +239,32 @@ impl EpochGate {
         Epoch(workers.unwrap_or(u64::MAX).min(self.sinks_processed.load(Ordering::Acquire)))
     }
 
-    /// Whether a source may read into `epoch`: the bound on open epochs.
+    /// A worker's stores hold so many bytes of changes that no applied checkpoint holds.
+    pub fn set_dirty(&self, worker: usize, bytes: u64) {
+        self.dirty[worker].store(bytes, Ordering::Relaxed);
+    }
+
+    /// The changes of all workers that no applied checkpoint holds, in bytes.
+    pub fn dirty(&self) -> u64 {
+        self.dirty.iter().map(|bytes| bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Holds back new epochs, or lets them go on: the hard cap on changes that no checkpoint holds.
+    pub fn hold(&self, held: bool) {
+        if self.held.swap(held, Ordering::AcqRel) && !held {
+            self.wake();
+        }
+    }
+
+    /// Whether new epochs are held back.
+    pub fn held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether a source may read into `epoch`: the bounds on open epochs and on changes that no checkpoint holds.
     #[inline]
     pub fn may_open(&self, epoch: Epoch) -> bool {
-        epoch.0 <= self.processed().0 + self.limits.max_open
+        epoch.0 <= self.processed().0 + self.limits.max_open && !self.held()
     }
 
     /// No more input is read: the open epoch is the last.

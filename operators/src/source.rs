@@ -149,13 +149,14 @@ impl<T: Data> SourceOperator<T> {
                 let from = (context.source_starts)(spec);
                 let reader =
                     self.source.open(spec, from).map_err(|error| error.context(format!("source {:?}", self.id)))?;
+                let started_at = reader.bytes();
                 let pace = per_partition.map(|per_second| Pace { per_second, since: Instant::now(), read: 0 });
                 Ok(Partition {
                     spec: spec.clone(),
                     reader,
                     epoch: first,
                     count: 0,
-                    started_at: from,
+                    started_at,
                     sequence: 0,
                     ended: false,
                     idle: false,
@@ -219,7 +220,11 @@ impl<T: Data> Reading<T> {
                 0 if recorded.is_some()
                     && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
                 0 => {
-                    return Ok(turn.max(if self.partitions[index].ended { self.when_ended(index) } else { Turn::Idle }));
+                    return Ok(turn.max(if self.partitions[index].ended {
+                        self.when_ended(index)
+                    } else {
+                        Turn::Idle
+                    }));
                 }
                 _ => {
                     turn = Turn::Read;
@@ -285,7 +290,7 @@ impl<T: Data> Reading<T> {
         partition.epoch = partition.epoch.next();
         partition.count = 0;
         partition.sequence = 0;
-        partition.started_at = partition.reader.position();
+        partition.started_at = partition.reader.bytes();
         Ok(())
     }
 
@@ -320,7 +325,7 @@ impl<T: Data> Reading<T> {
             pace.read += read;
         }
         let full = partition.count >= limits.max_records
-            || partition.reader.position().saturating_sub(partition.started_at) >= limits.max_bytes;
+            || partition.reader.bytes().saturating_sub(partition.started_at) >= limits.max_bytes;
         let epoch = partition.epoch;
         if recorded.is_none() {
             partition.ended = state == ReadState::End;

@@ -42,6 +42,9 @@ pub(crate) struct Driver {
     pub(crate) last_minted: i64,
     pub(crate) shares: BTreeMap<Epoch, Vec<Share>>,
     pub(crate) checkpoint: CheckpointState,
+    /// Bytes of changes beyond which a checkpoint is wanted early; nothing is minted beyond twice as many.
+    pub(crate) soft_cap: u64,
+    pub(crate) early_asked: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) sinks: Sender<SinkMessage>,
     pub(crate) checkpoints: Sender<CheckpointMessage>,
@@ -50,6 +53,9 @@ pub(crate) struct Driver {
     pub(crate) drained: bool,
     pub(crate) epochs_open: Series,
     pub(crate) latency: Histogram,
+    pub(crate) end_to_end: Histogram,
+    /// The last epoch whose latency was observed.
+    pub(crate) observed: Epoch,
 }
 
 /// Where the one checkpoint that may be undecided stands.
@@ -136,8 +142,10 @@ impl Driver {
         self.bind()?;
         let processed = self.gate.processed();
         self.epochs_open.set(self.gate.cut().0.saturating_sub(1).saturating_sub(processed.0) as f64);
+        self.observe_latency(processed);
         self.shared.processed(processed);
         self.begin_checkpoint();
+        self.bound_changes();
         let timer = self.gate.earliest_timer();
         let timer_in = (timer != NO_TIMER).then(|| Duration::from_micros((timer - wall_clock()).max(0) as u64));
         loop {
@@ -148,8 +156,8 @@ impl Driver {
                 highest: self.gate.highest(),
             };
             // While recorded epochs are repeated nothing is minted.
-            let cut =
-                if self.next_binding <= self.gate.recorded().last() { Cut::Wait } else { self.minter.decide(facts) };
+            let wait = self.next_binding <= self.gate.recorded().last() || self.gate.held();
+            let cut = if wait { Cut::Wait } else { self.minter.decide(facts) };
             match cut {
                 Cut::Before(epoch) => {
                     failpoint::pass("epoch-cut")?;
@@ -209,6 +217,16 @@ impl Driver {
         }
     }
 
+    /// From the end of an epoch to the moment when its results can be read.
+    fn observe_latency(&mut self, processed: Epoch) {
+        while self.observed < processed.min(self.gate.released()) {
+            self.observed = self.observed.next();
+            if let Some(minted_at) = self.gate.try_time_of(self.observed) {
+                self.end_to_end.observe((wall_clock() - minted_at).max(0) as f64 / 1e6);
+            }
+        }
+    }
+
     /// The time of an epoch: recorded, logical where epochs are cut by count (so that any two runs agree), else the wall clock,
     /// which never goes back.
     fn mint_time(&mut self, epoch: Epoch) -> i64 {
@@ -237,6 +255,17 @@ impl Driver {
         let _ = self.sinks.send(SinkMessage::Look);
     }
 
+    /// Changes that no checkpoint holds must stay in memory: beyond the soft cap an early checkpoint is asked for, beyond the hard
+    /// one nothing more is minted until a checkpoint has made room.
+    fn bound_changes(&mut self) {
+        let dirty = self.gate.dirty();
+        if dirty > self.soft_cap && matches!(self.checkpoint, CheckpointState::Idle(_)) && !self.early_asked {
+            self.early_asked = true;
+            (self.tell)(TaskEvent::CheckpointWanted);
+        }
+        self.gate.hold(dirty > self.soft_cap.saturating_mul(2));
+    }
+
     fn acknowledge(&mut self, durable: Durable) {
         let CheckpointState::Writing(epoch, sources, minted_at, since) = self.checkpoint.clone() else {
             panic!("a checkpoint is durable that is not being written: {:?}", self.checkpoint);
@@ -244,6 +273,7 @@ impl Driver {
         assert_eq!(durable.epoch, epoch, "the checkpoint that is durable is the one that was begun");
         self.checkpoint = CheckpointState::Undecided(epoch, since);
         self.shared.changed_keys(durable.changed);
+        self.shared.set_state_keys(durable.stores.iter().map(|state| state.entries).sum());
         (self.tell)(TaskEvent::Report(Report::Acknowledged(Box::new(CheckpointAck {
             generation: self.generation,
             task: self.task,
@@ -266,6 +296,7 @@ impl Driver {
         };
         assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
         self.checkpoint = CheckpointState::Idle(epoch);
+        self.early_asked = false;
         self.shared.to_workers(|| WorkerMessage::Applied(epoch));
         if !self.keep_bindings {
             self.bindings.trim(&*self.log, epoch)?;

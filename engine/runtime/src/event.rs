@@ -76,6 +76,8 @@ pub(crate) enum CheckpointMessage {
 pub enum TaskEvent {
     /// For the coordinator.
     Report(thalweg_core::Report),
+    /// Changes fill the memory: a checkpoint is wanted before its time.
+    CheckpointWanted,
     /// All input is read (or reading was stopped) and processed: a last checkpoint completes the job.
     Drained(Epoch),
     /// A committed checkpoint is applied.

@@ -16,6 +16,7 @@ mod event;
 mod merge;
 mod minter;
 mod restore;
+mod scrubber;
 mod shared;
 mod sinks;
 mod task;

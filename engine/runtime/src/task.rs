@@ -25,6 +25,7 @@ use crate::driver::{CheckpointState, Driver, wall_clock};
 use crate::event::{CheckpointMessage, DriverEvent, TaskEvent, WorkerMessage};
 use crate::minter::Minter;
 use crate::restore::restore;
+use crate::scrubber::Scrubber;
 use crate::shared::{Shared, WorkerLink};
 use crate::sinks::{SinkMessage, Sinks};
 use crate::worker::WorkerLoop;
@@ -72,7 +73,7 @@ impl Drop for AbortOnPanic {
     }
 }
 
-fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+pub(crate) fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let guarded = move || {
         let _guard = AbortOnPanic;
         body();
@@ -251,6 +252,7 @@ struct Running {
     sources: Arc<[PartitionSpec]>,
     starts: BTreeMap<SourceKey, u64>,
     minted_at: i64,
+    scrubber: Option<Scrubber>,
 }
 
 impl Running {
@@ -310,7 +312,10 @@ impl Running {
             sources,
             starts,
             minted_at,
+            scrubber: None,
         };
+        let stores = config.plan.stores().into_iter().map(|(shape, _)| shape.id).collect();
+        running.scrubber = Some(Scrubber::start(backend.clone(), stores, running.failure.clone())?);
         running.workers = Some(running.start_workers(waiting, recovery, &backend)?);
         Ok(running)
     }
@@ -404,6 +409,8 @@ impl Running {
             last_minted: self.minted_at,
             shares: BTreeMap::new(),
             checkpoint: CheckpointState::Idle(recovery.checkpoint_epoch()),
+            soft_cap: (settings.state_memory / 2).max(1),
+            early_asked: false,
             shared: waiting.shared.clone(),
             sinks: self.sinks.0.clone(),
             checkpoints: self.checkpoints.0.clone(),
@@ -411,6 +418,12 @@ impl Running {
             started: Instant::now(),
             drained: false,
             epochs_open: config.metrics.gauge("epochs_open", "Epochs that are minted and not processed", &labels),
+            end_to_end: config.metrics.histogram(
+                "end_to_end_latency_seconds",
+                "From the end of an epoch to the moment when its results can be read",
+                &labels,
+            ),
+            observed: recovery.last_binding,
             latency: config.metrics.histogram(
                 "epoch_release_seconds",
                 "From an epoch's end to its durable binding",
@@ -427,6 +440,7 @@ impl Running {
 
     /// Takes all threads down; what is not committed is repeated by the next generation.
     fn stop(&mut self, waiting: &Waiting) {
+        drop(self.scrubber.take());
         waiting.shared.to_workers(|| WorkerMessage::Stop);
         drop(self.workers.take());
         let _ = self.sinks.0.send(SinkMessage::Stop);

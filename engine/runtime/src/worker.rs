@@ -69,6 +69,7 @@ impl WorkerLoop {
                 let _ = self.events.send(DriverEvent::Progress);
             }
             self.seal(&stores, gate)?;
+            gate.set_dirty(self.index, stores.iter().map(|store| store.borrow().dirty_bytes()).sum());
             self.answer_boundaries(&stores);
             let due: Vec<_> = waiting
                 .extract_if(.., |(since, question)| ready(question, &stores) || since.elapsed() > PATIENCE)

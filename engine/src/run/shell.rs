@@ -94,6 +94,7 @@ impl Shell {
                     self.task.stop_reading();
                 }
                 Ok(ShellEvent::Task(TaskEvent::Report(report))) => self.tell(Event::Report(report))?,
+                Ok(ShellEvent::Task(TaskEvent::CheckpointWanted)) => self.tell(Event::CheckpointWanted)?,
                 Ok(ShellEvent::Task(TaskEvent::Drained(epoch))) => {
                     self.drained = Some(epoch);
                     self.want_last_checkpoint()?;

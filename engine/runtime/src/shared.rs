@@ -10,7 +10,8 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use thalweg_core::{
     At, CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount,
-    Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, Reply, Series, StoreInfo,
+    Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series,
+    StoreInfo,
 };
 use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bounds};
 use thalweg_state::KeyRange;
@@ -146,12 +147,19 @@ impl Shared {
     }
 
     /// A generation runs: who answers, and from where on.
-    pub(crate) fn running(&self, generation: Generation, gate: &Arc<EpochGate>, links: Arc<[WorkerLink]>) {
+    pub(crate) fn running(&self, recovery: &RecoveryPlan, gate: &Arc<EpochGate>, links: Arc<[WorkerLink]>) {
         *self.links.write() = links;
         *self.gate.lock() = Some(gate.clone());
         self.processed.store(gate.processed().0, Ordering::Release);
         let mut status = self.status.lock();
-        status.generation = generation;
+        status.generation = recovery.generation;
+        if let Some(record) = &recovery.checkpoint {
+            // When it was committed is not kept; its epoch is a little older.
+            let committed_at = record.minted_at;
+            let (epoch, generation) = (record.epoch, record.generation);
+            let info = CheckpointInfo { epoch, generation, committed_at, duration_ms: 0, changed_keys: 0 };
+            status.checkpoints.push_front(info);
+        }
         status.phase = if gate.recorded().last() > gate.processed() { Phase::Replaying } else { Phase::Running };
     }
 

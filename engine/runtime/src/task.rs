@@ -346,7 +346,7 @@ impl Running {
         let sinks: Arc<dyn Fn(thalweg_operators::SinkBatch) + Send + Sync> = Arc::new(move |batch| {
             let _ = to_sinks.send(SinkMessage::Batch(batch));
         });
-        waiting.shared.running(recovery.generation, &self.gate, links.clone());
+        waiting.shared.running(recovery, &self.gate, links.clone());
         let (plan, failure, gate, backend) =
             (config.plan.clone(), self.failure.clone(), self.gate.clone(), backend.clone());
         let (metrics, job_id, partitions) = (config.metrics.clone(), config.job_id, recovery.zero.partitions);

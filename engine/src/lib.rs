@@ -1,5 +1,7 @@
 //! Thalweg, a stream-processing engine: what a job author adds, and the surfaces of every binary: command line and HTTP.
 
+#![allow(clippy::disallowed_methods, reason = "the edge itself: it gives clocks and threads to everything below")]
+
 pub mod cli;
 pub mod http;
 mod job;

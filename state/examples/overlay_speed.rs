@@ -2,6 +2,8 @@
 //!
 //! `cargo run --release -p thalweg-state --example overlay_speed [KEYS]`
 
+#![allow(clippy::disallowed_methods, reason = "a measurement of time")]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

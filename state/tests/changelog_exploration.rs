@@ -637,6 +637,7 @@ const REINSERTED: &str = "a committed value and a tombstone are in one log";
 
 fn check(keys: &[Kind], records: usize, mutant: Option<Mutant>) {
     let scope = Scope { keys: keys.to_vec(), records, mutant };
+    #[allow(clippy::disallowed_methods, reason = "says how long it took; decides nothing")]
     let started = std::time::Instant::now();
     let checker = scope.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let states = checker.unique_state_count();

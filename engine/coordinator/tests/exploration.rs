@@ -849,6 +849,7 @@ const LIVE: &str = "what cannot go on has shown every epoch";
 const REPLAYED: &str = "a plan replays epochs after a checkpoint";
 
 fn check(scope: Scope) {
+    #[allow(clippy::disallowed_methods, reason = "says how long it took; decides nothing")]
     let started = std::time::Instant::now();
     let name = format!("{scope:?}");
     let mutant = scope.mutant;

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 
 type Labels = Vec<(&'static str, String)>;
 type FloatGauge = Gauge<f64, AtomicU64>;
+type Histograms = Family<Labels, PromHistogram, fn() -> PromHistogram>;
 
 /// Every metric family of a process. Cloning shares it.
 #[derive(Clone)]
@@ -24,7 +25,7 @@ struct Families {
     registry: Mutex<Registry>,
     counters: Mutex<Vec<(&'static str, Family<Labels, Counter>)>>,
     gauges: Mutex<Vec<(&'static str, Family<Labels, FloatGauge>)>>,
-    histograms: Mutex<Vec<(&'static str, Family<Labels, PromHistogram, fn() -> PromHistogram>)>>,
+    histograms: Mutex<Vec<(&'static str, Histograms)>>,
 }
 
 /// One time series: a counter or a gauge; cheap to update from any thread.

@@ -39,7 +39,7 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 fn format(value: u64, units: &[(&str, u64)]) -> String {
     let (name, factor) = units.iter().find(|(_, factor)| value >= *factor).unwrap_or(&units[units.len() - 1]);
-    if value % factor == 0 {
+    if value.is_multiple_of(*factor) {
         format!("{}{name}", value / factor)
     } else {
         format!("{:.1}{name}", value as f64 / *factor as f64)

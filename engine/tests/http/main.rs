@@ -1,5 +1,7 @@
 //! The surfaces of the engine, HTTP over real sockets and the command line in a process of its own, before a job that is a map.
 
+#![allow(clippy::disallowed_methods, reason = "tests of limits in time, against clients on threads of their own")]
+
 mod client;
 mod command_line;
 mod limits;

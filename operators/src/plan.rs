@@ -311,27 +311,40 @@ impl Plan {
 
     /// Builds the dataflow of one worker. Every worker builds the same operators in the same order.
     pub fn lower(&self, scope: Scope<'_, Time>, worker: &Rc<WorkerContext>, probe: &Handle<Time>) -> Result<()> {
+        let mut readers: Vec<usize> = vec![0; self.nodes.len()];
+        for input in self.nodes.iter().flat_map(|placed| &placed.node.inputs) {
+            readers[*input] += 1;
+        }
         let mut streams: Vec<Option<AnyStream<'_>>> = Vec::new();
-        for placed in &self.nodes {
+        for (place, placed) in self.nodes.iter().enumerate() {
             let Placed { node, origin, index, maps } = placed;
             let context = NodeContext { id: &node.id, origin: *origin, index: *index, worker, probe };
-            let inputs = node.inputs.iter().zip(maps).map(|(input, map)| {
-                let stream = streams[*input].as_ref().expect("a sink is nobody's input");
-                (stream.duplicate(), map.clone())
-            });
-            let inputs: Vec<_> = inputs.collect();
-            streams.push(match &node.logic {
+            let mut inputs = Vec::with_capacity(maps.len());
+            for (input, map) in node.inputs.iter().zip(maps) {
+                readers[*input] -= 1;
+                let stream = match readers[*input] {
+                    // The last reader takes the stream itself: every other one costs a copy of each record.
+                    0 => streams[*input].take(),
+                    _ => streams[*input].as_ref().map(AnyStream::duplicate),
+                };
+                inputs.push((stream.expect("a sink is nobody's input"), map.clone()));
+            }
+            let output = match &node.logic {
                 NodeLogic::Source(source) => Some(source.lower(scope, &context)?),
                 NodeLogic::Operator(operator) => Some(operator.lower(inputs, &context)?),
                 NodeLogic::Sink(sink) => {
                     sink.lower(inputs, &context)?;
                     None
                 }
-            });
-        }
-        // Operators that no sink reads are waited for as well: their stores are part of every epoch.
-        for stream in streams.into_iter().flatten() {
-            stream.probe(probe);
+            };
+            // What nothing reads is waited for as well: its store is part of every epoch.
+            match output {
+                Some(unread) if readers[place] == 0 => {
+                    unread.probe(probe);
+                    streams.push(None);
+                }
+                output => streams.push(output),
+            }
         }
         Ok(())
     }

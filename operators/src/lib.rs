@@ -2,7 +2,10 @@
 //!
 //! A job author implements [`KeyedProcess`] and writes a graph with [`JobBuilder`]; the TOML makes the same [`Plan`].
 
-#![allow(clippy::disallowed_methods, reason = "a source with a rate paces itself by the clock; no record depends on it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a source with a rate paces itself by the clock; no record depends on it"
+)]
 
 mod builder;
 mod builtin;
@@ -16,6 +19,7 @@ mod node;
 mod plan;
 mod process;
 mod registry;
+mod shape;
 mod sink;
 mod source;
 mod stateless;
@@ -32,10 +36,11 @@ pub use epoch_gate::{Cutting, EpochGate, EpochLimits, NO_TIMER, Recorded, Source
 pub use expression::{AggregateFunction, Aggregation, Expression, ExpressionError};
 pub use node::{FlatMapOf, KeyedOf, SinkOf, SourceOf};
 pub use plan::{
-    ChangelogKind, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan, Settings, SinkNode,
-    SourceNode, StoreSettings, StoreShape,
+    ChangelogKind, Migrate, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan, Settings,
+    SinkNode, SourceNode, StoreSettings, StoreShape,
 };
-pub use process::{EpochCtx, KeyedProcess, Output, ProcessError, RecordsOf, State, Timestamp};
+pub use process::{EpochCtx, KeyedProcess, OldState, Output, ProcessError, RecordsOf, State, Timestamp};
 pub use registry::{OperatorRequest, Registry};
+pub use shape::shape_of;
 pub use store::{KeyBounds, StoreReader, scan_bounds};
 pub use stream::{AnyStream, TypeTag};

@@ -4,12 +4,15 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use thalweg_connectors::{RecordSource, Sink};
-use thalweg_core::{Data, PartitionSpec, Result};
+use thalweg_core::{Data, Error, PartitionSpec, Result};
 use timely::dataflow::Scope;
 
 use crate::keyed::{KeyedOperator, TIMERS_SUFFIX};
-use crate::plan::{NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape};
-use crate::process::{KeyedProcess, ProcessError};
+use crate::plan::{
+    Migrate, NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape,
+};
+use crate::process::{KeyedProcess, OldState, ProcessError};
+use crate::shape::shape_of;
 use crate::sink::{self, Encode};
 use crate::source::SourceOperator;
 use crate::stateless::{self, Guard};
@@ -135,16 +138,23 @@ where
         let process = self.process.clone();
         let show: crate::store::Show<P::State> = Arc::new(move |state| process.show(state));
         let reader = TypedReader::<P::Key, P::State> { show, types: PhantomData };
-        let key = std::any::type_name::<P::Key>();
+        let key = shape_of::<P::Key>();
         let mut stores = vec![StoreShape {
             id: id.to_owned(),
-            key: key.to_owned(),
-            value: std::any::type_name::<P::State>().to_owned(),
+            key: key.clone(),
+            value: shape_of::<P::State>(),
+            migrate: P::MIGRATES.then(|| migration(self.process.clone(), key.clone())),
             reader: Some(Arc::new(reader)),
         }];
         if self.timers {
             let id = format!("{id}{TIMERS_SUFFIX}");
-            stores.push(StoreShape { id, key: format!("(i64, {key})"), value: "()".to_owned(), reader: None });
+            stores.push(StoreShape {
+                id,
+                key: format!("(i64, {key})"),
+                value: "()".to_owned(),
+                migrate: None,
+                reader: None,
+            });
         }
         stores
     }
@@ -163,6 +173,21 @@ where
         };
         Ok(AnyStream::new(operator.build(keyed, node.worker)?))
     }
+}
+
+/// Rewrites rows with the process's own migration; the key has to stay what it is.
+fn migration<P: KeyedProcess>(process: Arc<P>, key_shape: String) -> Migrate {
+    Arc::new(move |old_key, old_value, key, value| {
+        let refuse = |why: String| Error::user("state-shape", why);
+        if old_key != key_shape {
+            return Err(refuse(format!("the key was {old_key} and is {key_shape}; only values can be migrated")));
+        }
+        let old = OldState { shape: old_value, bytes: value };
+        let state =
+            process.migrate(&old).map_err(|error| refuse(format!("migrating a state of {old_value}: {error}")))?;
+        let value = postcard::to_stdvec(&state).map_err(|error| refuse(error.to_string()))?;
+        Ok((key.to_vec(), value))
+    })
 }
 
 /// A sink of records of one type.

@@ -93,6 +93,9 @@ impl Default for StoreSettings {
     }
 }
 
+/// `(old key shape, old value shape, encoded key, encoded value)` to the encoded key and value of now.
+pub type Migrate = Arc<dyn Fn(&str, &str, &[u8], &[u8]) -> Result<(Vec<u8>, Vec<u8>)> + Send + Sync>;
+
 /// A store that an operator keeps.
 #[derive(Clone)]
 pub struct StoreShape {
@@ -102,6 +105,8 @@ pub struct StoreShape {
     pub key: String,
     /// The type of its values.
     pub value: String,
+    /// How rows of another shape are read, where the operator can.
+    pub migrate: Option<Migrate>,
     /// Reads it from outside; nothing for stores that are not to be queried.
     pub reader: Option<Arc<dyn StoreReader>>,
 }

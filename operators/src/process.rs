@@ -98,9 +98,32 @@ pub trait KeyedProcess: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether [`KeyedProcess::migrate`] reads states of other shapes.
+    const MIGRATES: bool = false;
+
+    /// Reads the state of a key as an earlier version of the operator wrote it. Called once for each key, when the job is
+    /// started with another shape of its state; only where `MIGRATES` is true, else another shape is refused with both shown.
+    fn migrate(&self, old: &OldState<'_>) -> Result<Self::State, ProcessError> {
+        Err(format!("no migration from {}", old.shape).into())
+    }
+
     /// The state of a key as JSON, for queries; as serde gives it unless the operator shows it another way.
     fn show(&self, state: &Self::State) -> Result<String, ProcessError> {
         Ok(serde_json::to_string(state)?)
+    }
+}
+
+/// A state in the encoding of an earlier version.
+pub struct OldState<'a> {
+    /// What it looked like, in the words of [`crate::shape_of`].
+    pub shape: &'a str,
+    pub(crate) bytes: &'a [u8],
+}
+
+impl OldState<'_> {
+    /// The state as the type that it was.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, ProcessError> {
+        Ok(postcard::from_bytes(self.bytes)?)
     }
 }
 

@@ -9,7 +9,10 @@
 //!                                     └──────────────────────────────────────────────────────────┘
 //! ```
 
-#![allow(clippy::disallowed_methods, reason = "the shell around the decisions: it times epochs and starts the threads of a task")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the shell around the decisions: it times epochs and starts the threads of a task"
+)]
 
 mod bindings;
 mod checkpointer;

@@ -27,7 +27,11 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dy
             key_shape: shape.key,
             value_shape: shape.value,
             changelog: settings.changelog == ChangelogKind::Log,
-            migrate: None,
+            migrate: shape.migrate.map(|migrate| -> thalweg_state::Migrate {
+                Box::new(move |old_key: &str, old_value: &str, key: &[u8], value: &[u8]| {
+                    migrate(old_key, old_value, key, value)
+                })
+            }),
         })
         .collect();
     let names: Vec<(String, bool)> = specs.iter().map(|spec| (spec.name.clone(), spec.changelog)).collect();

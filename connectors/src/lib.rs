@@ -1,6 +1,9 @@
 //! Where records come from and go to: the log trait and its homes, one folder per connector, and the formats.
 
-#![allow(clippy::disallowed_methods, reason = "connectors act at the edge: they wait for locks of files and seed their tests")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "connectors act at the edge: they wait for locks of files and seed their tests"
+)]
 
 mod blackhole;
 pub mod conformance;

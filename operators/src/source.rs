@@ -94,7 +94,6 @@ impl<T: Data> SourceOperator<T> {
         let mut reading =
             Reading { partitions: self.open(context)?, gate: context.gate.clone(), source: self, records_in, dropped };
         let failure = context.failure.clone();
-        let address: Vec<usize>;
         let name = format!("source {}", reading.source.id);
         let worker = scope.worker();
         let mut path = None;
@@ -134,7 +133,7 @@ impl<T: Data> SourceOperator<T> {
                 }
             }
         });
-        address = path.expect("the constructor ran");
+        let address: Vec<usize> = path.expect("the constructor ran");
         context.gate.register(worker.sync_activator_for(address));
         Ok(stream)
     }

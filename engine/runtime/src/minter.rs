@@ -84,10 +84,12 @@ impl Minter {
                 false => Cut::Wait,
             };
         }
-        if let Some(due) = facts.timer_in.filter(|_| self.since.is_none()) {
-            if !over && due.is_zero() && self.may_open(facts.processed) {
-                return self.cut(self.open.next());
-            }
+        if let Some(due) = facts.timer_in.filter(|_| self.since.is_none())
+            && !over
+            && due.is_zero()
+            && self.may_open(facts.processed)
+        {
+            return self.cut(self.open.next());
         }
         let Some(since) = self.since else {
             return match facts.timer_in {

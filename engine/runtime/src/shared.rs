@@ -247,10 +247,10 @@ impl Shared {
             Query::GetMany { .. } | Query::Scan(_) => None,
         };
         let Some(owner) = owner else {
-            if let Err(refused) = self.driver.send(DriverEvent::Ask(question)) {
-                if let DriverEvent::Ask(question) = refused.0 {
-                    (question.reply)(unavailable("the job is stopping"));
-                }
+            if let Err(refused) = self.driver.send(DriverEvent::Ask(question))
+                && let DriverEvent::Ask(question) = refused.0
+            {
+                (question.reply)(unavailable("the job is stopping"));
             }
             return;
         };

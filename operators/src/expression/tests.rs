@@ -1,7 +1,5 @@
 //! Tables for what expressions mean, and a comparison of the compiled form with the interpreter.
 
-use std::time::Instant;
-
 use thalweg_core::Value;
 
 use super::interpreter::Interpreted;
@@ -322,35 +320,4 @@ fn any_text_is_read_or_refused() {
         let _ = Aggregation::parse(&text);
     }
     assert!(compiled > 200, "{compiled}: the texts are too wild");
-}
-
-/// Prints what an evaluation costs: `cargo test --release -p thalweg-operators expression_cost -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn expression_cost() {
-    let row = row(r#"{"time":"2001-01-01T00:01:00Z","delay":33,"distance":2176,"origin":"LAS","destination":"PHL"}"#);
-    for text in [
-        "delay > 15",
-        "delay > 15 && origin == \"LAS\"",
-        "delay * 2 + distance",
-        "origin in [\"LAX\", \"SFO\", \"LAS\"]",
-    ] {
-        let expression = Expression::compile(text).expect(text);
-        cost(text, || expression.evaluate(&row).expect(text));
-        if text.contains('>') {
-            cost(&format!("{text}, as a condition"), || expression.test(&row).expect(text));
-        }
-    }
-}
-
-/// The least of many short batches: what else runs on the machine disturbs some of them.
-fn cost<T>(what: &str, run: impl Fn() -> T) {
-    const ROUNDS: u32 = 20_000;
-    let batch = |_| {
-        let start = Instant::now();
-        (0..ROUNDS).for_each(|_| drop(std::hint::black_box(run())));
-        start.elapsed()
-    };
-    let least = (0..200).map(batch).min().expect("there are batches");
-    println!("{what}: {:.1} ns", least.as_nanos() as f64 / f64::from(ROUNDS));
 }

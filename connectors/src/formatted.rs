@@ -106,6 +106,10 @@ impl<T> RecordReader<T> for FormattedReader<T> {
         self.raw.position()
     }
 
+    fn fraction(&self) -> Option<f64> {
+        self.raw.fraction()
+    }
+
     fn bytes(&self) -> u64 {
         self.bytes
     }

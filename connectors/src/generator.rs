@@ -150,6 +150,14 @@ impl RecordReader<Value> for GeneratorReader {
         Ok(if stop >= end { ReadState::End } else { ReadState::More })
     }
 
+    fn fraction(&self) -> Option<f64> {
+        (self.end != u64::MAX).then(|| self.position as f64 / self.end.max(1) as f64)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.position * RECORD_BYTES as u64
+    }
+
     fn position(&self) -> u64 {
         self.position
     }

@@ -21,6 +21,11 @@ pub trait RawReader: Send {
     fn header(&self) -> Option<&[u8]> {
         None
     }
+
+    /// How much of a bounded partition is read, 0 to 1, for people; nothing where it cannot be told.
+    fn fraction(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// Something with partitions of raw records.

@@ -72,6 +72,11 @@ pub trait RecordReader<T>: Send {
     /// The position after the last record that was read.
     fn position(&self) -> u64;
 
+    /// How much of a bounded partition is read, 0 to 1, for people; nothing where it cannot be told.
+    fn fraction(&self) -> Option<f64> {
+        None
+    }
+
     /// How many raw bytes were read since the reader was opened; for the limit on an epoch. Positions count bytes unless the
     /// reader says otherwise.
     fn bytes(&self) -> u64 {

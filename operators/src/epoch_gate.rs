@@ -11,7 +11,7 @@
 //! A source holds its capability for every epoch that is not released. So no frontier passes an epoch before its binding and
 //! those of all before it are durable, and nothing of it can be observed: the rule of the protocol holds by construction.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -106,6 +106,7 @@ pub struct EpochGate {
     timers: Vec<AtomicI64>,
     next_timer_slot: AtomicUsize,
     checkpoint: AtomicU64,
+    fractions: Mutex<BTreeMap<SourceKey, f64>>,
     activators: Mutex<Vec<SyncActivator>>,
     events: Box<dyn Fn(SourceEvent) + Send + Sync>,
 }
@@ -144,6 +145,7 @@ impl EpochGate {
             timers: (0..TIMER_SLOTS).map(|_| AtomicI64::new(NO_TIMER)).collect(),
             next_timer_slot: AtomicUsize::new(0),
             checkpoint: AtomicU64::new(u64::MAX),
+            fractions: Mutex::default(),
             activators: Mutex::default(),
             events,
         })
@@ -306,6 +308,17 @@ impl EpochGate {
     pub fn earliest_timer(&self) -> i64 {
         let used = self.next_timer_slot.load(Ordering::Relaxed).min(TIMER_SLOTS);
         self.timers[..used].iter().map(|due| due.load(Ordering::Acquire)).min().unwrap_or(NO_TIMER)
+    }
+
+    /// A source partition is read so far, 0 to 1.
+    pub fn set_fraction(&self, of: SourceKey, fraction: f64) {
+        self.fractions.lock().insert(of, fraction);
+    }
+
+    /// The mean of how far the source partitions are read, where every one of `partitions` can tell.
+    pub fn fraction(&self, partitions: usize) -> Option<f64> {
+        let fractions = self.fractions.lock();
+        (partitions > 0 && fractions.len() == partitions).then(|| fractions.values().sum::<f64>() / partitions as f64)
     }
 
     /// Registers a source that is woken when an epoch is cut or released.

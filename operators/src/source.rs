@@ -286,6 +286,9 @@ impl<T: Data> Reading<T> {
             self.gate
                 .tell(SourceEvent::Share(partition.epoch, Share { count: 0, hash: ContentHash::default(), ..share }));
         }
+        if let Some(fraction) = partition.reader.fraction() {
+            self.gate.set_fraction(partition.spec.of, fraction);
+        }
         partition.epoch = partition.epoch.next();
         partition.count = 0;
         partition.sequence = 0;

@@ -245,6 +245,10 @@ impl RawReader for FileReader {
         }
     }
 
+    fn fraction(&self) -> Option<f64> {
+        self.stream.fraction()
+    }
+
     fn position(&self) -> u64 {
         self.position
     }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use thalweg_core::{Error, Result};
 
@@ -40,12 +42,26 @@ impl Compression {
     }
 }
 
+/// Counts what is taken from the file, for progress.
+struct Counted<R> {
+    file: R,
+    consumed: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.file.read(into)?;
+        self.consumed.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
 /// Bytes from some position on.
 pub(super) enum Stream {
     /// At an offset, up to the fixed end of a bounded run.
     Plain { file: File, offset: u64, end: Option<u64> },
     /// From the start; members and frames that follow each other are one stream.
-    Compressed { inner: Box<dyn Read + Send>, offset: u64 },
+    Compressed { inner: Box<dyn Read + Send>, offset: u64, consumed: Arc<AtomicU64>, length: u64 },
 }
 
 impl Stream {
@@ -61,13 +77,18 @@ impl Stream {
             return Ok(Stream::Plain { file, offset: 0, end });
         }
         file.seek(SeekFrom::Start(0)).map_err(|error| Error::io(format!("{name}: going to its start"), error))?;
-        let input = BufReader::with_capacity(INPUT_BYTES, file.take(length.unwrap_or(u64::MAX)));
+        let on_disk =
+            file.metadata().map_err(|error| Error::io(format!("{name}: asking for its length"), error))?.len();
+        let length = length.unwrap_or(on_disk);
+        let consumed = Arc::new(AtomicU64::new(0));
+        let counted = Counted { file: file.take(length), consumed: consumed.clone() };
+        let input = BufReader::with_capacity(INPUT_BYTES, counted);
         let inner: Box<dyn Read + Send> = if compression == Compression::Gzip {
             Box::new(flate2::bufread::MultiGzDecoder::new(input))
         } else {
             Box::new(zstd::stream::read::Decoder::with_buffer(input).map_err(|error| corrupt(name, 0, error))?)
         };
-        Ok(Stream::Compressed { inner, offset: 0 })
+        Ok(Stream::Compressed { inner, offset: 0, consumed, length })
     }
 
     /// Goes to a position, where that costs nothing.
@@ -78,6 +99,16 @@ impl Stream {
                 true
             }
             Stream::Compressed { .. } => false,
+        }
+    }
+
+    /// How much of a bounded file is read, 0 to 1; of a compressed one by its compressed bytes.
+    pub(super) fn fraction(&self) -> Option<f64> {
+        match self {
+            Stream::Plain { offset, end, .. } => end.map(|end| *offset as f64 / end.max(1) as f64),
+            Stream::Compressed { consumed, length, .. } => {
+                Some(consumed.load(Ordering::Relaxed) as f64 / (*length).max(1) as f64)
+            }
         }
     }
 
@@ -99,7 +130,7 @@ impl Stream {
                     }
                     (result, offset)
                 }
-                Stream::Compressed { inner, offset } => (inner.read(into), offset),
+                Stream::Compressed { inner, offset, .. } => (inner.read(into), offset),
             };
             match result {
                 Ok(read) => {

@@ -42,6 +42,8 @@ pub(crate) struct Driver {
     pub(crate) last_minted: i64,
     pub(crate) shares: BTreeMap<Epoch, Vec<Share>>,
     pub(crate) checkpoint: CheckpointState,
+    /// A checkpoint was asked for and is not begun: one is open still, or there is nothing new to keep.
+    pub(crate) checkpoint_wanted: bool,
     /// Bytes of changes beyond which a checkpoint is wanted early; nothing is minted beyond twice as many.
     pub(crate) soft_cap: u64,
     pub(crate) early_asked: bool,
@@ -63,12 +65,12 @@ pub(crate) struct Driver {
 pub(crate) enum CheckpointState {
     /// None is open; the last one applied is this.
     Idle(Epoch),
-    /// Asked for, and nothing new to keep yet.
-    Wanted(Epoch),
     /// Sealed at an epoch, with what its record says of the sources.
     Writing(Epoch, Vec<SourceState>, i64, Instant),
     /// Acknowledged, not decided.
     Undecided(Epoch, Instant),
+    /// Decided; so many workers have not been told. None may seal the next one before it has let go of this one.
+    Settling(Epoch, usize),
 }
 
 impl Driver {
@@ -104,6 +106,7 @@ impl Driver {
             DriverEvent::Progress => {}
             DriverEvent::Durable(durable) => self.acknowledge(durable),
             DriverEvent::Applied(epoch) => self.applied(epoch)?,
+            DriverEvent::Settled(epoch) => self.settled(epoch),
             DriverEvent::Ask(question) => self.ask_all(*question),
             DriverEvent::Stop => {
                 self.minter.stop();
@@ -118,9 +121,7 @@ impl Driver {
     fn command(&mut self, command: Command) -> Result<bool> {
         match command {
             Command::Checkpoint { generation } if generation == self.generation => {
-                if let CheckpointState::Idle(last) = self.checkpoint {
-                    self.checkpoint = CheckpointState::Wanted(last);
-                }
+                self.checkpoint_wanted = true;
             }
             Command::Committed { generation, epoch } if generation == self.generation => {
                 let _ = self.checkpoints.send(CheckpointMessage::Committed(epoch));
@@ -241,12 +242,13 @@ impl Driver {
 
     /// Chooses the epoch of a checkpoint that was asked for: the last released one, before anything more is released.
     fn begin_checkpoint(&mut self) {
-        let CheckpointState::Wanted(last) = self.checkpoint else { return };
+        let CheckpointState::Idle(last) = self.checkpoint else { return };
         let epoch = self.gate.released();
         // In a replay the positions at the last released epoch are known when it is read again.
-        if epoch <= last || self.next_binding <= epoch {
+        if !self.checkpoint_wanted || epoch <= last || self.next_binding <= epoch {
             return;
         }
+        self.checkpoint_wanted = false;
         let sources = self.positions.iter().map(|(of, next)| SourceState { of: *of, next: *next }).collect();
         self.checkpoint = CheckpointState::Writing(epoch, sources, self.last_minted, Instant::now());
         let _ = self.checkpoints.send(CheckpointMessage::Begin(epoch));
@@ -295,9 +297,8 @@ impl Driver {
             ));
         };
         assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
-        self.checkpoint = CheckpointState::Idle(epoch);
+        self.settle(epoch, WorkerMessage::Applied);
         self.early_asked = false;
-        self.shared.to_workers(|| WorkerMessage::Applied(epoch));
         if !self.keep_bindings {
             self.bindings.trim(&*self.log, epoch)?;
         }
@@ -309,12 +310,26 @@ impl Driver {
     fn abandoned(&mut self, epoch: Epoch) {
         let open = match self.checkpoint {
             CheckpointState::Writing(open, ..) | CheckpointState::Undecided(open, _) => open,
-            CheckpointState::Idle(_) | CheckpointState::Wanted(_) => return,
+            CheckpointState::Idle(_) | CheckpointState::Settling(..) => return,
         };
         if open == epoch {
-            self.checkpoint = CheckpointState::Idle(epoch);
             let _ = self.checkpoints.send(CheckpointMessage::Abandoned(epoch));
-            self.shared.to_workers(|| WorkerMessage::Abandoned(epoch));
+            self.settle(epoch, WorkerMessage::Abandoned);
+        }
+    }
+
+    /// Tells every worker what became of a checkpoint.
+    fn settle(&mut self, epoch: Epoch, message: fn(Epoch) -> WorkerMessage) {
+        self.checkpoint = CheckpointState::Settling(epoch, self.shared.workers());
+        self.shared.to_workers(|| message(epoch));
+    }
+
+    /// A worker has let go of a decided checkpoint.
+    fn settled(&mut self, epoch: Epoch) {
+        match &mut self.checkpoint {
+            CheckpointState::Settling(open, 1) if *open == epoch => self.checkpoint = CheckpointState::Idle(epoch),
+            CheckpointState::Settling(open, left) if *open == epoch => *left -= 1,
+            state => panic!("a worker has settled checkpoint {epoch} in state {state:?}"),
         }
     }
 

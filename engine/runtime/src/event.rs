@@ -16,6 +16,8 @@ pub(crate) enum DriverEvent {
     Durable(Durable),
     /// The checkpointer has applied a committed checkpoint.
     Applied(Epoch),
+    /// A worker has been told of a decided checkpoint.
+    Settled(Epoch),
     /// A question that all workers answer at one epoch.
     Ask(Box<Question>),
     /// Read no more input.

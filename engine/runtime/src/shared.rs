@@ -76,7 +76,8 @@ pub(crate) struct Shared {
     stores: Vec<Queryable>,
     status: Mutex<Status>,
     processed: AtomicU64,
-    progress: AtomicU64,
+    /// How many source partitions there are.
+    sources: AtomicUsize,
     links: RwLock<Arc<[WorkerLink]>>,
     gate: Mutex<Option<Arc<EpochGate>>>,
     pub(crate) committed: Committed,
@@ -87,9 +88,6 @@ pub(crate) struct Shared {
     checkpoint_time: Series,
     state_keys: Series,
 }
-
-/// No bounded input.
-const NO_PROGRESS: u64 = u64::MAX;
 
 impl Shared {
     pub(crate) fn new(plan: &Plan, job_id: JobId, metrics: &Metrics, driver: Sender<DriverEvent>) -> Self {
@@ -124,7 +122,7 @@ impl Shared {
                 changed_keys: 0,
             }),
             processed: AtomicU64::new(0),
-            progress: AtomicU64::new(NO_PROGRESS),
+            sources: AtomicUsize::new(0),
             links: RwLock::new(Arc::new([])),
             gate: Mutex::new(None),
             committed: Committed::default(),
@@ -150,6 +148,7 @@ impl Shared {
     pub(crate) fn running(&self, recovery: &RecoveryPlan, gate: &Arc<EpochGate>, links: Arc<[WorkerLink]>) {
         *self.links.write() = links;
         *self.gate.lock() = Some(gate.clone());
+        self.sources.store(recovery.zero.sources.len(), Ordering::Relaxed);
         self.processed.store(gate.processed().0, Ordering::Release);
         let mut status = self.status.lock();
         status.generation = recovery.generation;
@@ -177,11 +176,6 @@ impl Shared {
                 status.phase = Phase::Running;
             }
         }
-    }
-
-    /// How much of bounded input is read, in millionths.
-    pub(crate) fn set_progress(&self, millionths: u64) {
-        self.progress.store(millionths, Ordering::Relaxed);
     }
 
     pub(crate) fn changed_keys(&self, changed: u64) {
@@ -333,7 +327,8 @@ impl JobService for Shared {
         let processed = self.processed.load(Ordering::Acquire);
         let open = gate.as_ref().map_or(0, |gate| gate.cut().0.saturating_sub(1).saturating_sub(processed));
         let sum = |series: &[Series]| series.iter().map(|series| series.get() as u64).sum();
-        let progress = self.progress.load(Ordering::Relaxed);
+        let sources = self.sources.load(Ordering::Relaxed);
+        let fraction = gate.as_ref().and_then(|gate| gate.fraction(sources));
         JobStatus {
             job: self.job.clone(),
             job_id: self.job_id,
@@ -345,7 +340,7 @@ impl JobService for Shared {
             checkpoint: status.checkpoints.front().cloned(),
             records_in: sum(&self.records_in),
             records_out: sum(&self.records_out),
-            progress: (progress != NO_PROGRESS).then(|| ProgressRatio(progress.min(1_000_000) as u32)),
+            progress: fraction.map(|fraction| ProgressRatio((fraction.clamp(0.0, 1.0) * 1e6) as u32)),
             workers: self.links.read().len() as u32,
         }
     }

@@ -409,6 +409,7 @@ impl Running {
             last_minted: self.minted_at,
             shares: BTreeMap::new(),
             checkpoint: CheckpointState::Idle(recovery.checkpoint_epoch()),
+            checkpoint_wanted: false,
             soft_cap: (settings.state_memory / 2).max(1),
             early_asked: false,
             shared: waiting.shared.clone(),

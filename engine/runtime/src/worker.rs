@@ -84,9 +84,11 @@ impl WorkerLoop {
                     Ok(WorkerMessage::Ask(question)) => waiting.push((Instant::now(), question)),
                     Ok(WorkerMessage::Applied(epoch)) => {
                         stores.iter().try_for_each(|store| store.borrow_mut().committed(epoch))?;
+                        let _ = self.events.send(DriverEvent::Settled(epoch));
                     }
                     Ok(WorkerMessage::Abandoned(epoch)) => {
                         stores.iter().for_each(|store| store.borrow_mut().abandoned(epoch));
+                        let _ = self.events.send(DriverEvent::Settled(epoch));
                     }
                     Ok(WorkerMessage::Stop) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return Ok(()),
                     Err(std::sync::mpsc::TryRecvError::Empty) => break,

@@ -1,0 +1,61 @@
+//! Runs in processes of their own, so that each is measured alone: this binary again, told by its environment what to do.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::count::Count;
+use crate::handwritten::Handwritten;
+
+const TASK: &str = "THALWEG_BENCH_TASK";
+
+/// What a child process does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Task {
+    Count(Count),
+    Handwritten(Handwritten),
+}
+
+/// What this process is told to do, if it is a child.
+pub(crate) fn task() -> Option<Task> {
+    let text = std::env::var(TASK).ok()?;
+    Some(serde_json::from_str(&text).expect("the parent wrote it"))
+}
+
+/// Does the task of a child.
+pub(crate) fn run(task: Task) -> bool {
+    let measured = match task {
+        Task::Count(job) => crate::count::run(job),
+        Task::Handwritten(job) => Some(crate::handwritten::run(job)),
+    };
+    if let Some(measured) = &measured {
+        answer(measured);
+    }
+    measured.is_some()
+}
+
+/// Tells the parent.
+pub(crate) fn answer(answer: &impl Serialize) {
+    println!("{}", serde_json::to_string(answer).expect("plain data"));
+}
+
+/// The command that does a task with the flags of `run`.
+pub(crate) fn command(task: &Task, data: &Path, http: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
+    command.env(TASK, serde_json::to_string(task).expect("plain data"));
+    command.arg("--data").arg(data).args(["--http", http, "--quiet"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+/// Does a task to its end, in a fresh data folder.
+pub(crate) fn ask<T: DeserializeOwned>(task: &Task) -> Result<T, String> {
+    let data = tempfile::tempdir().map_err(|error| format!("making a data folder: {error}"))?;
+    let output =
+        command(task, data.path(), "none").stderr(Stdio::inherit()).output().map_err(|error| error.to_string())?;
+    if !output.status.success() {
+        return Err(format!("a run has failed ({}): {task:?}", output.status));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| format!("a run has answered nothing: {error}"))
+}

@@ -42,5 +42,5 @@ pub use plan::{
 pub use process::{EpochCtx, KeyedProcess, OldState, Output, ProcessError, RecordsOf, State, Timestamp};
 pub use registry::{OperatorRequest, Registry};
 pub use shape::shape_of;
-pub use store::{KeyBounds, StoreReader, scan_bounds};
+pub use store::{KeyBounds, StoreReader, scan_bounds, tag_range};
 pub use stream::{AnyStream, TypeTag};

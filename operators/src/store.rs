@@ -34,12 +34,22 @@ pub trait StoreReader: Send + Sync {
 }
 
 /// The bounds of a range of keys.
-pub fn scan_bounds(reader: &dyn StoreReader, range: &ScanRange) -> std::result::Result<KeyBounds, QueryError> {
-    let bound = |text: &str| {
-        let keys = reader.keys(text);
-        let key =
-            keys.into_iter().next().ok_or_else(|| QueryError::BadKey(format!("{text:?} is no key of this store")))?;
-        Ok(key.1)
+///
+/// A text may mean several untyped keys (`5` the number or the text). Then that one is meant of whose kind the store has keys:
+/// `has` tells whether any encoded key begins with a byte, which is the kind's tag.
+pub fn scan_bounds(
+    reader: &dyn StoreReader,
+    range: &ScanRange,
+    mut has: impl FnMut(u8) -> bool,
+) -> std::result::Result<KeyBounds, QueryError> {
+    let mut bound = |text: &str| {
+        let mut keys: Vec<Vec<u8>> = reader.keys(text).into_iter().map(|(_, key)| key).collect();
+        let meant = match keys.len() {
+            0 => return Err(QueryError::BadKey(format!("{text:?} is no key of this store"))),
+            1 => 0,
+            _ => keys.iter().position(|key| key.first().is_some_and(|tag| has(*tag))).unwrap_or(0),
+        };
+        Ok(keys.swap_remove(meant))
     };
     let (mut low, mut high) = match &range.prefix {
         Some(prefix) => text_prefix(reader, prefix)?,
@@ -55,6 +65,12 @@ pub fn scan_bounds(reader: &dyn StoreReader, range: &ScanRange) -> std::result::
         low = Bound::Excluded(after.clone());
     }
     Ok((low, high))
+}
+
+/// All encoded keys that begin with a byte.
+pub fn tag_range(tag: u8) -> KeyRange {
+    let to = tag.checked_add(1).map_or(Bound::Unbounded, |next| Bound::Excluded(vec![next]));
+    KeyRange { from: Bound::Included(vec![tag]), to }
 }
 
 /// The range of a text prefix, in the encoding of this store's keys (a plain text, or a value that is one).
@@ -173,7 +189,16 @@ impl<K: Key, V: State> KeyedStore<K, V> {
     }
 
     fn scan(&mut self, range: &ScanRange) -> std::result::Result<(Vec<Entry>, bool), QueryError> {
-        let (from, to) = scan_bounds(&self.reader, range)?;
+        let store = &mut self.store;
+        let has = |tag| {
+            let mut found = false;
+            let visit = |_: &[u8], _: &K, _: &V| {
+                found = true;
+                Ok(())
+            };
+            store.scan(Scope::All, &tag_range(tag), 1, visit).is_ok() && found
+        };
+        let (from, to) = scan_bounds(&self.reader, range, has)?;
         let show = &self.reader.show;
         let mut entries = Vec::new();
         let visit = |encoded: &[u8], key: &K, value: &V| {

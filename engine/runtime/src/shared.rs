@@ -13,7 +13,7 @@ use thalweg_core::{
     Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series,
     StoreInfo,
 };
-use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bounds};
+use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bounds, tag_range};
 use thalweg_state::KeyRange;
 
 use crate::checkpointer::Committed;
@@ -296,9 +296,17 @@ impl Shared {
             Query::Get { key } => (vec![get(key)?], false),
             Query::GetMany { keys } => (keys.iter().map(|key| get(key)).collect::<Result<_, _>>()?, false),
             Query::Scan(range) => {
-                let (from, to) = scan_bounds(reader, range)?;
-                let mut entries = Vec::new();
                 let partitions: Vec<_> = self.partitions.all().collect();
+                let has = |tag| {
+                    let mut found = false;
+                    let visit = |_: &[u8], _: &[u8]| {
+                        found = true;
+                        Ok(())
+                    };
+                    view.scan(id, &partitions, &tag_range(tag), 1, visit).is_ok() && found
+                };
+                let (from, to) = scan_bounds(reader, range, has)?;
+                let mut entries = Vec::new();
                 let visit = |key: &[u8], value: &[u8]| {
                     let (shown, value) = (reader.show_key(key)?, reader.show_value(value)?);
                     entries.push(Entry { encoded: key.to_vec(), key: shown, value: Some(value) });

@@ -69,7 +69,7 @@ impl WorkerLoop {
                 let _ = self.events.send(DriverEvent::Progress);
             }
             self.seal(&stores, gate)?;
-            gate.set_dirty(self.index, stores.iter().map(|store| store.borrow().dirty_bytes()).sum());
+            self.tell_dirty(&stores);
             self.answer_boundaries(&stores);
             let due: Vec<_> = waiting
                 .extract_if(.., |(since, question)| ready(question, &stores) || since.elapsed() > PATIENCE)
@@ -84,17 +84,28 @@ impl WorkerLoop {
                     Ok(WorkerMessage::Ask(question)) => waiting.push((Instant::now(), question)),
                     Ok(WorkerMessage::Applied(epoch)) => {
                         stores.iter().try_for_each(|store| store.borrow_mut().committed(epoch))?;
-                        let _ = self.events.send(DriverEvent::Settled(epoch));
+                        self.settled(&stores, epoch);
                     }
                     Ok(WorkerMessage::Abandoned(epoch)) => {
                         stores.iter().for_each(|store| store.borrow_mut().abandoned(epoch));
-                        let _ = self.events.send(DriverEvent::Settled(epoch));
+                        self.settled(&stores, epoch);
                     }
                     Ok(WorkerMessage::Stop) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return Ok(()),
                     Err(std::sync::mpsc::TryRecvError::Empty) => break,
                 }
             }
         }
+    }
+
+    /// Says how much no checkpoint holds.
+    fn tell_dirty(&self, stores: &[Rc<RefCell<dyn OperatorStore>>]) {
+        self.context.gate.set_dirty(self.index, stores.iter().map(|store| store.borrow().dirty_bytes()).sum());
+    }
+
+    /// All stores have let go of a decided checkpoint. The driver may be waiting for the room that this has made.
+    fn settled(&self, stores: &[Rc<RefCell<dyn OperatorStore>>], epoch: Epoch) {
+        self.tell_dirty(stores);
+        let _ = self.events.send(DriverEvent::Settled(epoch));
     }
 
     /// Seals what is due, and encodes one slice of what is sealed.

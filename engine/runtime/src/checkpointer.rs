@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender};
 
 use parking_lot::RwLock;
 use thalweg_connectors::log::{Log, NewRecord, Producer, Retention, TopicSpec};
-use thalweg_core::{Epoch, Generation, JobId, PartitionCount, PartitionId, Result, SinkKey, failpoint};
+use thalweg_core::{Epoch, Generation, JobId, PartitionCount, PartitionId, Result, Series, SinkKey, failpoint};
 use thalweg_operators::Failure;
 use thalweg_state::{Backend, CommittedView, PendingFile, SealedStore};
 
@@ -63,6 +63,8 @@ pub(crate) struct Checkpointer {
     pub(crate) expected: usize,
     pub(crate) committed: Committed,
     pub(crate) events: Sender<DriverEvent>,
+    pub(crate) changelog_bytes: Series,
+    pub(crate) state_bytes: Series,
 }
 
 impl Checkpointer {
@@ -96,6 +98,7 @@ impl Checkpointer {
                     assert_eq!(done.epoch, epoch, "the open checkpoint is the one that is decided");
                     let (files, _) = done.files.expect("a checkpoint is acknowledged before it is committed");
                     self.backend.apply(files)?;
+                    self.state_bytes.set(self.backend.disk_bytes()? as f64);
                     *self.committed.write() = Some((epoch, Arc::new(self.backend.view())));
                     let _ = self.events.send(DriverEvent::Applied(epoch));
                 }
@@ -152,6 +155,7 @@ impl Checkpointer {
         for store in sealed.iter() {
             let topic = changelog_topic(self.job, store.name());
             store.changelog(self.generation, |partition: PartitionId, key, value| {
+                self.changelog_bytes.add((key.len() + value.as_ref().map_or(0, Vec::len)) as u64);
                 producer.append(&topic, partition, NewRecord { key: Some(key), value, headers: Vec::new() })
             })?;
         }

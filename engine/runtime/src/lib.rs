@@ -29,4 +29,4 @@ mod worker;
 
 pub use bindings::decode as decode_binding;
 pub use event::TaskEvent;
-pub use task::{Task, TaskConfig, checkpoint_zero, read_bindings};
+pub use task::{RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};

@@ -46,10 +46,18 @@ pub struct TaskConfig {
     pub state_dir: PathBuf,
     /// The metrics of the process.
     pub metrics: Metrics,
-    /// Bindings of another run, to be repeated byte for byte; nothing more is read then.
-    pub recorded: Option<Vec<Binding>>,
+    /// Another run, to be repeated byte for byte; nothing more is read then.
+    pub recorded: Option<RecordedRun>,
     /// Whether bindings stay in the log after their checkpoint, so that the run can be repeated.
     pub keep_bindings: bool,
+}
+
+/// A run that is repeated.
+pub struct RecordedRun {
+    /// The job that ran: random numbers are drawn as its own.
+    pub job_id: JobId,
+    /// Its bindings, from the first epoch on.
+    pub bindings: Vec<Binding>,
 }
 
 /// A running task.
@@ -291,6 +299,9 @@ impl Running {
         );
         let sink_failure = failure.clone();
         let sink_thread = spawn("sinks".to_owned(), move || sinks.run(&sink_inbox, &sink_failure))?;
+        let labels = [("job", config.plan.settings().name.as_str())];
+        let generation = config.metrics.gauge("generation", "The current generation of the job", &labels);
+        generation.set(recovery.generation.0 as f64);
         let checkpointer = Checkpointer {
             job: config.job_id,
             generation: recovery.generation,
@@ -299,6 +310,8 @@ impl Running {
             expected: config.plan.stores().len() * config.workers,
             committed,
             events: waiting.driver.clone(),
+            changelog_bytes: config.metrics.counter("changelog_bytes", "Bytes written to changelogs", &labels),
+            state_bytes: config.metrics.gauge("state_bytes", "Bytes of committed state on disk", &labels),
         };
         let checkpoint_failure = failure.clone();
         let checkpoint_thread =
@@ -349,7 +362,8 @@ impl Running {
         waiting.shared.running(recovery, &self.gate, links.clone());
         let (plan, failure, gate, backend) =
             (config.plan.clone(), self.failure.clone(), self.gate.clone(), backend.clone());
-        let (metrics, job_id, partitions) = (config.metrics.clone(), config.job_id, recovery.zero.partitions);
+        let (metrics, partitions) = (config.metrics.clone(), recovery.zero.partitions);
+        let job_id = config.recorded.as_ref().map_or(config.job_id, |run| run.job_id);
         let (sources, events, checkpoints) = (self.sources.clone(), waiting.driver.clone(), self.checkpoints.0.clone());
         let communication = if count == 1 { CommunicationConfig::Thread } else { CommunicationConfig::Process(count) };
         let timely = timely::Config { communication, worker: timely::WorkerConfig::default() };
@@ -466,7 +480,7 @@ fn open_gate(waiting: &Waiting, recovery: &RecoveryPlan, stored: Vec<Stored>) ->
     let own: Vec<Binding> = stored.into_iter().map(|stored| stored.binding).collect();
     let recorded = match &waiting.config.recorded {
         // The run that is repeated; its first part may have been repeated before a restart.
-        Some(other) => other.iter().filter(|binding| binding.epoch > checkpoint).cloned().collect(),
+        Some(other) => other.bindings.iter().filter(|binding| binding.epoch > checkpoint).cloned().collect(),
         None => own,
     };
     let driver = waiting.driver.clone();

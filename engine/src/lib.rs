@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the edge itself: it gives clocks and threads to everything below")]
 
 pub mod cli;
+mod files;
 pub mod http;
 mod job;
 pub mod prelude;
@@ -15,7 +16,12 @@ pub mod macros {
     pub use thalweg_operators::Registry;
 }
 
+/// For types of a job crate that does not depend on serde itself: `#[serde(crate = "thalweg::serde")]`.
+pub use serde;
+
 pub use cli::Exit;
+pub use files::files;
 pub use job::{main_with, run_job};
 pub use progress::Progress;
 pub use signals::{StopSignal, on_stop};
+pub use thalweg_core::Error;

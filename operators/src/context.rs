@@ -135,7 +135,7 @@ impl Barriers {
 pub struct WorkerContext {
     /// Which worker this is.
     pub worker: WorkerIndex,
-    /// The job.
+    /// Whose random numbers are drawn: the job's own, or those of the run that is repeated.
     pub job_id: JobId,
     /// The name of the job, for metrics.
     pub job: String,

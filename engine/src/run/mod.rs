@@ -16,10 +16,10 @@ use std::sync::mpsc::channel;
 
 use thalweg_connectors::log::{EmbeddedLog, Log};
 use thalweg_coordinator::Entry;
-use thalweg_core::{Binding, Epoch, Error, JobId, Metrics, Phase, Result, TaskIndex};
+use thalweg_core::{Epoch, Error, JobId, Metrics, Phase, Result, TaskIndex};
 use thalweg_jobs::{JobSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
-use thalweg_runtime::{Task, TaskConfig, checkpoint_zero, read_bindings};
+use thalweg_runtime::{RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
 
 use crate::cli::{Failure, HttpAddress, RunArguments, Screen};
 use crate::http::{Server, ServerOptions};
@@ -78,7 +78,7 @@ fn run_plan(
     let metrics = Metrics::default();
     let workers = plan.settings().workers.unwrap_or_else(cores);
     let recorded =
-        arguments.bindings.as_deref().map(|dir| recorded_bindings(dir, plan.settings().name.as_str())).transpose()?;
+        arguments.bindings.as_deref().map(|dir| recorded_run(dir, plan.settings().name.as_str())).transpose()?;
     let (events, inbox) = channel();
     let (stop, to_shell) = (events.clone(), events);
     let tell = Arc::new(move |event| drop(to_shell.send(ShellEvent::Task(event))));
@@ -141,8 +141,8 @@ fn create_or_check(plan: &Plan, job_id: JobId, journal: &mut Journal) -> Result<
     Ok(())
 }
 
-/// The bindings that another run has kept in its data folder.
-fn recorded_bindings(data: &Path, job: &str) -> Result<Vec<Binding>> {
+/// The run that another data folder holds, with all of its bindings.
+fn recorded_run(data: &Path, job: &str) -> Result<RecordedRun> {
     let dir = data.join(job).join("log");
     let log = EmbeddedLog::open_read_only(&dir)?;
     let (history, _) = journal::read(&log)?;
@@ -155,7 +155,7 @@ fn recorded_bindings(data: &Path, job: &str) -> Result<Vec<Binding>> {
     };
     let bindings = read_bindings(&log, zero.job_id, &history.caps())?;
     match bindings.first() {
-        Some(first) if first.epoch == Epoch(1) => Ok(bindings),
+        Some(first) if first.epoch == Epoch(1) => Ok(RecordedRun { job_id: zero.job_id, bindings }),
         _ => {
             let text = format!(
                 "the run of job {job} in {} has not kept its bindings from the first epoch on; run it with --keep-bindings",

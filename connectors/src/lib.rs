@@ -16,6 +16,7 @@ mod random;
 mod raw;
 mod sink;
 mod source;
+mod stdin;
 mod stdout;
 
 pub use blackhole::BlackholeSink;
@@ -26,4 +27,5 @@ pub use generator::GeneratorSource;
 pub use raw::{RawBatch, RawReader, RawRecord, RawSource};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
 pub use source::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash};
+pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

@@ -123,6 +123,10 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
             needs.push(format!("reads the topic {topic:?} of the embedded log"));
             (format!("a record per record of the topic {topic:?}"), "as the topic".to_owned())
         }
+        SourceConnector::Stdin { .. } => {
+            needs.push("reads standard input, and keeps its lines in the job's log".to_owned());
+            ("a record per line".to_owned(), "one partition".to_owned())
+        }
     };
     node.output = output;
     node.partitioning = partitioning;

@@ -19,8 +19,8 @@ pub(crate) enum Later {
     Never,
     /// It knows the key, and does not do it yet.
     Always,
-    /// It does it for this value only.
-    Unless(&'static str),
+    /// Another value than this is for a cluster only.
+    Cluster(&'static str),
 }
 
 /// One of the values of a [`Kind::Choice`].
@@ -101,8 +101,8 @@ impl Key {
         self
     }
 
-    const fn later_unless(mut self, value: &'static str) -> Self {
-        self.later = Later::Unless(value);
+    const fn in_cluster(mut self, value: &'static str) -> Self {
+        self.later = Later::Cluster(value);
         self
     }
 }
@@ -140,14 +140,14 @@ pub(crate) const JOB: &[Key] = &[
     key("crate_version", Kind::Text, "Refused where the binary is of another version of the crate"),
     key("partitions", Kind::Int(1, 65_536), "Key ranges of the job, fixed for the life of its state").default("16"),
     key("workers", Kind::Int(1, MAX_WORKERS), "Worker threads of a task; absent: one for each core"),
-    key("tasks", Kind::Int(1, 4096), "Worker processes in a cluster").default("1").later_unless("1"),
+    key("tasks", Kind::Int(1, 4096), "Worker processes in a cluster").default("1").in_cluster("1"),
     key("tags", Kind::Texts, "What the tasks of this job are, for placement"),
     key(
         "biases",
         Kind::Biases,
         "Which tags of nodes and tasks to be near or far of, as in [[\"heavy-disk\", \"never\"]]",
     ),
-    key("standbys", Kind::Int(0, 16), "Extra copies of the state on other nodes").default("0").later_unless("0"),
+    key("standbys", Kind::Int(0, 16), "Extra copies of the state on other nodes").default("0").in_cluster("0"),
     key("delivery", Kind::Choice(&[ready("exactly-once"), later("at-least-once")]), "What sinks promise")
         .default("\"exactly-once\""),
     key("on_error", Kind::Choice(ON_ERROR), "What is done with a record that fails").default("\"fail\""),
@@ -207,6 +207,7 @@ const TIME: &[Key] = &[
     key("idle_timeout", Kind::Duration, "After which a silent partition is not waited for"),
 ];
 
+const LONGEST: Key = key("max_record_bytes", Kind::Bytes, "Longest record").default("\"16MiB\"");
 const TOPIC: Key = key("topic", Kind::Text, "The topic").required();
 const LOG_PATH: Key = key("path", Kind::Text, "The folder of the log; absent: the job's own, in its data");
 
@@ -218,7 +219,7 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
         keys: &[
             key("path", Kind::Texts, "Files or patterns such as \"in/*.csv.gz\", relative to this file").required(),
             key("follow", Kind::Bool, "Whether to go on reading what is appended").default("false"),
-            key("max_record_bytes", Kind::Bytes, "Longest record").default("\"16MiB\""),
+            LONGEST,
         ],
     },
     Connector {
@@ -237,7 +238,12 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
     Connector { name: "log", doc: "A topic of the embedded log", ready: true, keys: &[LOG_PATH, TOPIC] },
     Connector { name: "kafka", doc: "A topic of Kafka", ready: false, keys: &[TOPIC] },
     Connector { name: "http", doc: "Records posted to the job", ready: false, keys: &[] },
-    Connector { name: "stdin", doc: "Standard input", ready: false, keys: &[] },
+    Connector {
+        name: "stdin",
+        doc: "Standard input; its lines are kept in the job's log first",
+        ready: true,
+        keys: &[LONGEST],
+    },
 ];
 
 pub(crate) const SINK: &[Key] = &[

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use thalweg_connectors::log::{Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Retention, TopicSpec};
 use thalweg_connectors::{
-    BlackholeSink, FileSink, FileSource, FormattedSource, GeneratorSource, OutFormat, RecordSource, Sink, StdoutSink,
+    BlackholeSink, FileSink, FileSource, FormattedSource, GeneratorSource, OutFormat, RecordSource, Sink, StdinSource,
+    StdoutSink,
 };
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
@@ -110,6 +111,12 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
             Arc::new(FormattedSource::values(Box::new(log), format.clone(), fields()))
+        }
+        SourceConnector::Stdin { format, max_record_bytes } => {
+            let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
+            let topic = format!("input-{}-{}", context.job_id, source.id);
+            let lines = StdinSource::new(context.log.clone(), context.log_dir.clone(), topic, limit);
+            Arc::new(FormattedSource::values(Box::new(lines), format.clone(), fields()))
         }
     };
     let rate = source.rate.map(|rate| rate as f64);

@@ -27,7 +27,7 @@ fn property(key: &Key, catalogue: &Catalogue) -> Value {
     let note = match key.later {
         Later::Never => String::new(),
         Later::Always => " (not available yet)".to_owned(),
-        Later::Unless(value) => format!(" (only {value} is available yet)"),
+        Later::Cluster(value) => format!(" (a cluster only; `run` always has {value})"),
     };
     schema["description"] = format!("{}{note}", key.doc).into();
     if let Some(default) = key.default {

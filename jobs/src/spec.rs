@@ -122,6 +122,13 @@ pub enum SourceConnector {
         /// How a record is written.
         format: Format,
     },
+    /// Standard input, a record a line, by way of the job's own log.
+    Stdin {
+        /// How a record is written.
+        format: Format,
+        /// Longest line, in bytes.
+        max_record_bytes: u64,
+    },
 }
 
 /// What a generator makes.
@@ -156,6 +163,7 @@ impl SourceSpec {
             SourceConnector::File { follow, .. } => !follow,
             SourceConnector::Generator(generator) => generator.count.is_some(),
             SourceConnector::Log { .. } => false,
+            SourceConnector::Stdin { .. } => true,
         }
     }
 
@@ -165,6 +173,7 @@ impl SourceSpec {
             SourceConnector::File { .. } => "file",
             SourceConnector::Generator(_) => "generator",
             SourceConnector::Log { .. } => "log",
+            SourceConnector::Stdin { .. } => "stdin",
         }
     }
 }

@@ -122,12 +122,12 @@ impl<'d> Checker<'d> {
                 }
                 return false;
             }
-            Later::Unless(value) if literal(item) != value => {
-                let name = format!("{what}: {} = {}", key.name, literal(item));
-                self.not_available(&name, &item.at, &format!("use {value}"));
-                return false;
+            Later::Cluster(value) if literal(item) != value => {
+                let message = format!("{what}: {} = {} is for a cluster", key.name, literal(item));
+                let problem = Diagnostic::warning("cluster-only", message).at(&item.at, "");
+                self.report(problem.help(format!("`run` always has {value}")));
             }
-            Later::Unless(_) | Later::Never => {}
+            Later::Cluster(_) | Later::Never => {}
         }
         match key.kind {
             Kind::Choice(choices) => self.choice(what, key.name, item, choices),

@@ -132,6 +132,10 @@ fn source_connector(checker: &Checker<'_>, connector: &Connector, section: &Sect
             topic: section.get("topic", convert::text)?,
             format: format(section)?,
         }),
+        "stdin" => Some(SourceConnector::Stdin {
+            format: format(section)?,
+            max_record_bytes: section.or_default("max_record_bytes", convert::bytes)?,
+        }),
         _ => None,
     }
 }

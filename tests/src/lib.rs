@@ -1,1 +1,34 @@
-//! thalweg-tests
+//! The exactness harness: runs the real binary over seeded jobs and inputs, kills it, puts known bugs back, and compares every
+//! byte that it wrote and every store that it serves with a naive interpreter over the recorded bindings.
+//!
+//! ```text
+//! seed ─▶ JobSketch ─┬─▶ job.toml, input files ─▶ Process (the real binary, killed and restarted) ─▶ sinks, stores
+//!                    └─▶ Reference (one thread, BTreeMaps) over the bindings of that run ─▶ the same ─▶ must be equal
+//! ```
+
+mod binary;
+mod client;
+mod folder;
+mod input;
+mod outputs;
+mod points;
+mod process;
+mod random;
+mod reference;
+mod repeat;
+mod sketch;
+mod stores;
+mod trial;
+
+pub use binary::Binary;
+pub use client::{Answer, Client};
+pub use folder::Folder;
+pub use outputs::{Outputs, check_prefix};
+pub use points::{Points, points};
+pub use process::{Ended, Process, RunFlags};
+pub use random::Random;
+pub use reference::{Reference, Run, recorded_run};
+pub use repeat::{repeat_with_workers, two_runs_agree};
+pub use sketch::{Fold, JobSketch, KeyOf, SinkSketch, SourceSketch, Step};
+pub use stores::{Observation, scan_store};
+pub use trial::{End, Fault, Trial, TrialOptions};

@@ -1,0 +1,145 @@
+//! What a run has written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use thalweg_connectors::log::{Log, POSITION_HEADER, Position};
+use thalweg_core::{Epoch, PartitionId};
+
+use crate::reference::{Reference, open_log};
+use crate::sketch::{JobSketch, SinkKind};
+
+/// The bytes of every sink.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outputs {
+    /// Files, by path below `out/`; empty ones are not there.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// The records of log sinks, by sink and job partition.
+    pub topics: BTreeMap<(usize, u16), Vec<Vec<u8>>>,
+}
+
+impl Outputs {
+    /// Reads the outputs of a job in its folder; nobody may be writing its log.
+    ///
+    /// Errors: a topic whose positions have a gap or a repetition.
+    pub fn read(job: &JobSketch, folder: &Path, data: &Path) -> Result<Self, String> {
+        let mut outputs = Self::default();
+        read_files(&folder.join("out"), "", &mut outputs.files)?;
+        let logged = job.sinks.iter().enumerate().filter(|(_, sink)| matches!(sink.kind, SinkKind::Log(_)));
+        let logged: Vec<usize> = logged.map(|(index, _)| index).collect();
+        if !logged.is_empty() && data.exists() {
+            let log = open_log(data)?;
+            for index in logged {
+                outputs.read_topic(&log, index)?;
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn read_topic(&mut self, log: &dyn Log, sink: usize) -> Result<(), String> {
+        let name = format!("sink{sink}");
+        let topics = log.topics().map_err(|error| error.to_string())?;
+        let Some((_, partitions)) = topics.into_iter().find(|(topic, _)| *topic == name) else { return Ok(()) };
+        let mut last: BTreeMap<PartitionId, (Epoch, u64)> = BTreeMap::new();
+        for partition in 0..partitions as u16 {
+            let mut reader = log.reader(&name, PartitionId(partition), 0).map_err(|error| error.to_string())?;
+            let mut records = Vec::new();
+            while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
+                for record in records.drain(..) {
+                    let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
+                    let position = header.and_then(|(_, bytes)| Position::decode(bytes));
+                    let position = position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
+                    let at = (position.epoch, position.sequence);
+                    let follows = match last.insert(position.partition, at) {
+                        Some((epoch, sequence)) if epoch == at.0 => at.1 == sequence + 1,
+                        Some((epoch, _)) => epoch < at.0 && at.1 == 0,
+                        None => at.1 == 0,
+                    };
+                    if !follows || position.partition.0 % partitions as u16 != partition {
+                        return Err(format!("{name}, partition {partition}: {position:?} is out of order"));
+                    }
+                    let of = self.topics.entry((sink, position.partition.0)).or_default();
+                    of.push(record.record.value.unwrap_or_default());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares with what has to be there, byte by byte.
+    pub fn check(&self, reference: &Reference) -> Result<(), String> {
+        let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
+        if names(&self.files) != names(&reference.files) {
+            return Err(format!("files {:?}, but there should be {:?}", names(&self.files), names(&reference.files)));
+        }
+        for (name, bytes) in &self.files {
+            check_lines(name, &lines(bytes), &lines(&reference.files[name]))?;
+        }
+        let keys = |topics: &BTreeMap<(usize, u16), Vec<Vec<u8>>>| topics.keys().copied().collect::<Vec<_>>();
+        if keys(&self.topics) != keys(&reference.topics) {
+            return Err(format!("topics {:?}, but there should be {:?}", keys(&self.topics), keys(&reference.topics)));
+        }
+        for (of, records) in &self.topics {
+            let expected: Vec<&[u8]> = reference.topics[of].iter().map(Vec::as_slice).collect();
+            check_lines(&format!("topic {of:?}"), &records.iter().map(Vec::as_slice).collect::<Vec<_>>(), &expected)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a reader saw before a crash has to be a prefix of what is there after it, up to a line that was torn.
+pub fn check_prefix(before: &Outputs, after: &Outputs) -> Result<(), String> {
+    for (name, bytes) in &before.files {
+        let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        let now = after.files.get(name).map_or(&[][..], Vec::as_slice);
+        if !now.starts_with(&bytes[..whole]) {
+            return Err(format!("{name}: what a reader saw before a crash is not there any more"));
+        }
+    }
+    for (of, records) in &before.topics {
+        let now = after.topics.get(of).map_or(&[][..], Vec::as_slice);
+        if !now.starts_with(records) {
+            return Err(format!("topic {of:?}: what a reader saw before a crash is not there any more"));
+        }
+    }
+    Ok(())
+}
+
+fn lines(bytes: &[u8]) -> Vec<&[u8]> {
+    bytes.split_inclusive(|byte| *byte == b'\n').collect()
+}
+
+fn check_lines(name: &str, found: &[&[u8]], expected: &[&[u8]]) -> Result<(), String> {
+    let differs = found.iter().zip(expected).position(|(a, b)| a != b);
+    let at = match differs {
+        None if found.len() == expected.len() => return Ok(()),
+        None => found.len().min(expected.len()),
+        Some(at) => at,
+    };
+    let show = |lines: &[&[u8]]| lines.get(at).map_or("nothing".into(), |line| String::from_utf8_lossy(line).trim_end().to_owned());
+    Err(format!(
+        "{name}: line {} of {} is {}, but it should be {} of {}",
+        at + 1,
+        found.len(),
+        show(found),
+        show(expected),
+        expected.len()
+    ))
+}
+
+fn read_files(folder: &Path, prefix: &str, files: &mut BTreeMap<String, Vec<u8>>) -> Result<(), String> {
+    let Ok(entries) = folder.read_dir() else { return Ok(()) };
+    for entry in entries {
+        let entry = entry.map_err(|error| error.to_string())?;
+        let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
+        if entry.path().is_dir() {
+            read_files(&entry.path(), &format!("{name}/"), files)?;
+        } else if !entry.file_name().to_string_lossy().starts_with('.') {
+            let bytes = std::fs::read(entry.path()).map_err(|error| error.to_string())?;
+            if !bytes.is_empty() {
+                files.insert(name, bytes);
+            }
+        }
+    }
+    Ok(())
+}

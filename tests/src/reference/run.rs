@@ -1,0 +1,53 @@
+//! The recorded bindings of a run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use thalweg_connectors::log::{EmbeddedLog, Log};
+use thalweg_core::{Binding, PartitionId};
+
+use crate::sketch::JOB;
+
+/// What a run has recorded.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Run {
+    /// The random id of the job.
+    pub job_id: u128,
+    /// The bindings of all epochs, from the first on.
+    pub bindings: Vec<Binding>,
+}
+
+/// Opens the log of the job below a data folder; nothing of it is changed.
+pub(crate) fn open_log(data: &Path) -> Result<EmbeddedLog, String> {
+    EmbeddedLog::open_read_only(&data.join(JOB).join("log")).map_err(|error| error.to_string())
+}
+
+/// Reads what a run with `--keep-bindings` has recorded in its data folder.
+///
+/// Errors: epochs that do not follow each other: on one machine nothing is ever void, so each stands there once.
+pub fn recorded_run(data: &Path) -> Result<Run, String> {
+    let log = Arc::new(open_log(data)?);
+    let topics = log.topics().map_err(|error| error.to_string())?;
+    let Some((topic, id)) = topics.iter().find_map(|(name, _)| Some((name, name.strip_prefix("bindings-")?))) else {
+        return Ok(Run::default());
+    };
+    let job_id = u128::from_str_radix(id, 16).map_err(|error| format!("{topic}: {error}"))?;
+    let mut reader = log.reader(topic, PartitionId(0), 0).map_err(|error| error.to_string())?;
+    let (mut records, mut bindings) = (Vec::new(), Vec::new());
+    while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
+        for record in records.drain(..) {
+            let value = record.record.value.unwrap_or_default();
+            let binding = thalweg_runtime::decode_binding(&value).map_err(|error| error.to_string())?;
+            let expected = bindings.len() as u64 + 1;
+            if binding.epoch.0 != expected {
+                return Err(format!("binding of epoch {} stands where that of {expected} should", binding.epoch));
+            }
+            bindings.push(binding);
+        }
+    }
+    let times: Vec<i64> = bindings.iter().map(|binding| binding.minted_at).collect();
+    if !times.is_sorted() {
+        return Err("the time of bindings goes back".to_owned());
+    }
+    Ok(Run { job_id, bindings })
+}

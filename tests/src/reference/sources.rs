@@ -1,0 +1,112 @@
+//! Reads exactly what the bindings say.
+
+use std::path::Path;
+
+use thalweg_connectors::{
+    CsvOptions, Fields, FileSource, Format, FormattedSource, GeneratorSource, ReadLimit, ReadState, RecordReader, RecordSource,
+};
+use thalweg_core::{Binding, Share, SourceKey, Value};
+
+use super::Run;
+use super::item::Item;
+use super::order::{Origins, Place, Stream};
+use crate::sketch::{JobSketch, SourceFormat, SourceSketch};
+
+/// A source partition that is read once, from its start to its end.
+struct Part {
+    of: SourceKey,
+    reader: Box<dyn RecordReader<Value>>,
+}
+
+/// All source partitions.
+pub(super) struct Inputs {
+    sources: usize,
+    parts: Vec<Part>,
+}
+
+impl Inputs {
+    pub(super) fn open(job: &JobSketch, folder: &Path) -> Result<Self, String> {
+        let mut parts = Vec::new();
+        for (index, sketch) in job.sources.iter().enumerate() {
+            let source = source(index, sketch, job.seed, folder);
+            let specs = source.discover(index as u16).map_err(|error| error.to_string())?;
+            for spec in specs {
+                let reader = source.open(&spec, spec.start).map_err(|error| error.to_string())?;
+                parts.push(Part { of: spec.of, reader });
+            }
+        }
+        parts.sort_by_key(|part| part.of);
+        Ok(Self { sources: job.sources.len(), parts })
+    }
+
+    /// The records of one epoch, by source.
+    pub(super) fn epoch(&mut self, binding: &Binding, origins: &Origins) -> Result<Vec<Stream>, String> {
+        let named: Vec<SourceKey> = binding.shares.iter().map(|share| share.of).collect();
+        let known: Vec<SourceKey> = self.parts.iter().map(|part| part.of).collect();
+        if named != known {
+            return Err(format!("binding of epoch {} names {named:?}, the sources have {known:?}", binding.epoch));
+        }
+        let mut streams = vec![Stream::new(); self.sources];
+        for (part, share) in self.parts.iter_mut().zip(&binding.shares) {
+            let values = part.read(share).map_err(|error| format!("epoch {}: {error}", binding.epoch))?;
+            let source = usize::from(part.of.source);
+            let place = |sequence| Place { origin: origins.own(source), partition: part.of.partition.0, sequence };
+            let records = values.iter().zip(0..).map(|(value, sequence)| (place(sequence), Item::decoded(value)));
+            streams[source].extend(records);
+        }
+        Ok(streams)
+    }
+
+    /// All bounded input is bound.
+    pub(super) fn check_finished(&mut self, run: &Run) -> Result<(), String> {
+        for part in &mut self.parts {
+            let (mut values, position) = (Vec::new(), part.reader.position());
+            let limit = ReadLimit { records: 1, bytes: 1 << 20, until: None };
+            part.reader.read(limit, &mut values, &mut Vec::new()).map_err(|error| error.to_string())?;
+            if let Some(value) = values.first() {
+                let epochs = run.bindings.len();
+                return Err(format!("{:?}: after {epochs} epochs {value} at {position} is in none", part.of));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Part {
+    fn read(&mut self, share: &Share) -> Result<Vec<Value>, String> {
+        let (mut values, mut bad) = (Vec::new(), Vec::new());
+        while self.reader.position() < share.next {
+            let limit = ReadLimit { records: 1000, bytes: 1 << 20, until: Some(share.next) };
+            let state = self.reader.read(limit, &mut values, &mut bad).map_err(|error| error.to_string())?;
+            if state != ReadState::More && self.reader.position() < share.next {
+                return Err(format!("{share:?} goes beyond the end, {}", self.reader.position()));
+            }
+        }
+        let read = Share {
+            of: share.of,
+            next: self.reader.position(),
+            count: (values.len() + bad.len()) as u64,
+            hash: self.reader.take_hash(),
+        };
+        if read == *share { Ok(values) } else { Err(format!("the binding says {share:?}, the input has {read:?}")) }
+    }
+}
+
+fn source(index: usize, sketch: &SourceSketch, seed: u64, folder: &Path) -> Box<dyn RecordSource<Value>> {
+    let file = |format: Format| -> Box<dyn RecordSource<Value>> {
+        let files = FileSource::new(folder, [format!("in/s{index}-*")], &format);
+        Box::new(FormattedSource::values(Box::new(files), format, Fields::All))
+    };
+    match sketch.format {
+        SourceFormat::Json => file(Format::Json),
+        SourceFormat::Csv => file(Format::Csv(CsvOptions::default())),
+        SourceFormat::Lines => file(Format::Lines),
+        SourceFormat::Generator => Box::new(GeneratorSource {
+            count: Some(sketch.records),
+            keys: 40,
+            skew: 0.8,
+            seed: seed % 1_000_003,
+            partitions: sketch.parts as u16,
+        }),
+    }
+}

@@ -1,0 +1,140 @@
+//! Exactness of the whole engine: the real binary over seeded jobs, against the interpreter.
+//!
+//! Every failure prints its seed and the command that repeats it. `THALWEG_KILLS` says how many kills there are in all; without
+//! it as many as fit into a few minutes.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use thalweg_tests::{Fault, Points, Random, Trial, TrialOptions, points, repeat_with_workers, two_runs_agree};
+
+/// Kills in a run of all tests.
+const KILLS: u64 = 100;
+/// Kills of one seed.
+const KILLS_PER_SEED: u64 = 6;
+
+/// Failpoints that a job does not pass in a test's time, with who hits them.
+const ELSEWHERE: [(&str, &str); 1] = [
+    // A log is cleaned each minute, and only segments that are full: connectors/tests/log_faults.rs kills it there.
+    ("log-clean-rename", "connectors/tests/log_faults.rs"),
+];
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// The outcome, or a panic with the command that repeats it.
+fn check<T>(test: &str, seed: u64, outcome: Result<T, String>) -> T {
+    let repeat = format!("THALWEG_SEED={seed} cargo test --release -p thalweg-tests --test exactness {test} -- --exact");
+    outcome.unwrap_or_else(|error| panic!("{error}\n  repeat with: {repeat}"))
+}
+
+/// The given seed, or these.
+fn seeds(from: u64, count: u64) -> impl Iterator<Item = u64> {
+    let given = number("THALWEG_SEED");
+    given.map_or(from..from + count, |seed| seed..seed + 1)
+}
+
+#[test]
+fn without_faults_everything_is_what_the_interpreter_says() {
+    for seed in seeds(1, 8) {
+        let options =
+            TrialOptions { custom: seed % 2 == 1, observe: seed % 3 == 0, life: 100, ..TrialOptions::default() };
+        let trial = check("without_faults_everything_is_what_the_interpreter_says", seed, Trial::run(seed, &options));
+        println!("seed {seed}: {trial:?}");
+    }
+}
+
+#[test]
+fn a_recorded_run_repeats_byte_for_byte_with_any_number_of_workers() {
+    for seed in seeds(100, 4) {
+        let test = "a_recorded_run_repeats_byte_for_byte_with_any_number_of_workers";
+        let epochs = check(test, seed, repeat_with_workers(seed, seed % 2 == 1));
+        println!("seed {seed}: {epochs} epochs");
+    }
+}
+
+#[test]
+fn without_a_clock_any_two_runs_agree() {
+    for seed in seeds(200, 4) {
+        check("without_a_clock_any_two_runs_agree", seed, two_runs_agree(seed));
+    }
+}
+
+#[test]
+fn kills_at_any_moment_change_nothing() {
+    const THREADS: u64 = 3;
+    let wanted = number("THALWEG_KILLS").unwrap_or(KILLS);
+    let (kills, next) = (AtomicU64::new(0), AtomicU64::new(1000));
+    let given = number("THALWEG_SEED");
+    std::thread::scope(|scope| {
+        for _ in 0..given.map_or(THREADS, |_| 1) {
+            scope.spawn(|| {
+                while kills.load(Ordering::Relaxed) < wanted {
+                    let seed = given.unwrap_or_else(|| next.fetch_add(1, Ordering::Relaxed));
+                    let outcome = Trial::run(seed, &TrialOptions::kills(seed, KILLS_PER_SEED));
+                    let trial = check("kills_at_any_moment_change_nothing", seed, outcome);
+                    println!("seed {seed}: {trial:?}");
+                    // A job that ends early is not killed so often; it must not go on for ever.
+                    kills.fetch_add(if given.is_some() { wanted } else { trial.kills.max(1) }, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+}
+
+/// Kills and errors at every failpoint: the first time that it is passed, and some time later.
+#[test]
+fn every_failpoint_is_hit_and_changes_nothing() {
+    let Points { points, .. } = points();
+    let mut hit = BTreeSet::new();
+    for (index, point) in points.iter().enumerate() {
+        let seed = number("THALWEG_SEED").unwrap_or(2000 + index as u64);
+        let mut random = Random::new(seed);
+        let mut faults = Vec::new();
+        for (kind, times) in [("kill", 1), ("error", random.between(1, 4)), ("kill", random.between(2, 12))] {
+            let fault = Fault::point(format!("{point}={kind}@{times}"));
+            faults.push(if random.once_in(3) { fault.losing_state() } else { fault });
+        }
+        let outcome = Trial::run(seed, &TrialOptions::points(seed, faults));
+        let trial = check("every_failpoint_is_hit_and_changes_nothing", seed, outcome);
+        println!("{point}, seed {seed}: {trial:?}");
+        hit.extend(trial.points);
+    }
+    let missed: Vec<_> = points.iter().filter(|point| !hit.contains(*point)).map(String::as_str).collect();
+    let elsewhere: Vec<_> = ELSEWHERE.iter().map(|(point, _)| *point).collect();
+    assert_eq!(missed, elsewhere, "a failpoint that no job passes tests nothing");
+}
+
+/// How a known bug is to be found: what happens to the runs of a trial.
+fn faults_for(bug: &str, seed: u64) -> TrialOptions {
+    let points = |points: &[&str]| points.iter().map(|point| Fault::point(*point)).collect::<Vec<_>>();
+    match bug {
+        // The epoch is written while its binding is not: so the binding has to fail.
+        "sink-before-binding" => {
+            TrialOptions::points(seed, points(&["bindings-append=error@3", "bindings-append=error@5"]))
+        }
+        "committed-slot-overwritten" => {
+            let lost = points(&["checkpoint-changelog=kill@3", "checkpoint-changelog=kill@2"]);
+            TrialOptions::points(seed, lost.into_iter().map(Fault::losing_state).collect())
+        }
+        _ => TrialOptions { changelog: Some(seed % 2 == 1), ..TrialOptions::kills(seed, KILLS_PER_SEED) },
+    }
+}
+
+/// The harness itself: it has to notice each bug that is put back.
+#[test]
+fn every_known_bug_is_found_when_it_is_put_back() {
+    const SEEDS: u64 = 12;
+    let Points { bugs, .. } = points();
+    assert!(bugs.len() >= 5, "{bugs:?}");
+    for bug in bugs {
+        let bug: &'static str = bug.leak();
+        let found = (3000..3000 + SEEDS).find_map(|seed| {
+            let options = TrialOptions { bug: Some(bug), ..faults_for(bug, seed) };
+            Trial::run(seed, &options).err()
+        });
+        let found = found.unwrap_or_else(|| panic!("bug {bug} was not found with {SEEDS} seeds"));
+        println!("{bug}: {}", found.lines().take(3).collect::<Vec<_>>().join(" | "));
+    }
+}

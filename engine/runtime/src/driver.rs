@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use thalweg_connectors::log::Log;
 use thalweg_core::{
@@ -14,6 +14,7 @@ use thalweg_core::{
 use thalweg_operators::{Barrier, Cutting, EpochGate, NO_TIMER, SourceEvent};
 
 use crate::bindings::BindingsWriter;
+use crate::clock::wall_clock;
 use crate::event::{CheckpointMessage, DriverEvent, Durable, Question, TaskEvent, WorkerMessage, unavailable};
 use crate::merge::merge_replies;
 use crate::minter::{Cut, Facts, Minter};
@@ -362,10 +363,4 @@ impl Driver {
             }
         });
     }
-}
-
-/// Microseconds since 1970.
-pub(crate) fn wall_clock() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

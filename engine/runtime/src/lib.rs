@@ -16,17 +16,22 @@
 
 mod bindings;
 mod checkpointer;
+mod clock;
+mod config;
 mod driver;
 mod event;
 mod merge;
 mod minter;
 mod restore;
+mod running;
 mod scrubber;
 mod shared;
 mod sinks;
 mod task;
+mod thread;
 mod worker;
 
 pub use bindings::decode as decode_binding;
+pub use config::{RecordedRun, TaskConfig};
 pub use event::TaskEvent;
-pub use task::{RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
+pub use task::{Task, checkpoint_zero, read_bindings};

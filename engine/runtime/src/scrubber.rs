@@ -9,7 +9,7 @@ use thalweg_core::{Error, Result};
 use thalweg_operators::Failure;
 use thalweg_state::Backend;
 
-use crate::task::spawn;
+use crate::thread::spawn;
 
 /// Bytes that are read in a second: a small part of any disk, and a gigabyte in about two minutes.
 const BYTES_PER_SECOND: u64 = 8 << 20;

@@ -17,7 +17,7 @@ use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bo
 use thalweg_state::KeyRange;
 
 use crate::checkpointer::Committed;
-use crate::driver::wall_clock;
+use crate::clock::wall_clock;
 use crate::event::{DriverEvent, Question, WorkerMessage, unavailable};
 
 /// Checkpoints that are remembered for people.

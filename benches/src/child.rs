@@ -5,8 +5,12 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use thalweg::Exit;
+
 use crate::count::Count;
 use crate::handwritten::Handwritten;
+use crate::numbers::{Bursts, Fill};
+use crate::steady::Steady;
 
 const TASK: &str = "THALWEG_BENCH_TASK";
 
@@ -15,6 +19,9 @@ const TASK: &str = "THALWEG_BENCH_TASK";
 pub(crate) enum Task {
     Count(Count),
     Handwritten(Handwritten),
+    Steady(Steady),
+    Fill(Fill),
+    Bursts(Bursts),
 }
 
 /// What this process is told to do, if it is a child.
@@ -28,6 +35,9 @@ pub(crate) fn run(task: Task) -> bool {
     let measured = match task {
         Task::Count(job) => crate::count::run(job),
         Task::Handwritten(job) => Some(crate::handwritten::run(job)),
+        Task::Steady(job) => return crate::steady::run(job) == Exit::Done,
+        Task::Fill(job) => return crate::numbers::fill(job) == Exit::Done,
+        Task::Bursts(job) => return crate::numbers::bursts(job) == Exit::Done,
     };
     if let Some(measured) = &measured {
         answer(measured);

@@ -13,7 +13,7 @@ use thalweg_operators::SinkOf;
 
 use crate::corpus::{Corpus, CorpusSpec};
 use crate::measured::Measured;
-use crate::usage::own_cpu;
+use crate::usage::{own_cpu, thread_cpus};
 use crate::words::WordSource;
 
 /// How often the process looks whether an endless job has done all its words.
@@ -47,9 +47,11 @@ impl Seen {
     }
 
     fn measured(&self, records: u64) -> Measured {
+        let busiest = thread_cpus(std::process::id(), "timely").into_iter().max().unwrap_or_default();
         Measured {
             cpu_seconds: self.cpu_micros.load(Ordering::Relaxed) as f64 / 1e6,
             wall_seconds: self.wall_micros.load(Ordering::Relaxed) as f64 / 1e6,
+            busiest_seconds: busiest.as_secs_f64(),
             records,
             epochs: self.epochs.load(Ordering::Relaxed),
             emitted: 0,

@@ -146,6 +146,7 @@ pub(crate) fn run(job: Handwritten) -> Measured {
     Measured {
         cpu_seconds: (own_cpu() - cpu).as_secs_f64(),
         wall_seconds: began.elapsed().as_secs_f64(),
+        busiest_seconds: 0.0,
         records: words,
         epochs: words / (job.epoch_words * job.workers as u64).max(1) + 1,
         emitted: counted.load(Ordering::Relaxed),

@@ -5,7 +5,14 @@ mod corpus;
 mod count;
 mod figure;
 mod handwritten;
+mod http;
 mod measured;
+mod numbers;
+mod process;
+mod running;
+mod serving;
+mod state;
+mod steady;
 mod usage;
 mod wordcount;
 mod words;
@@ -22,8 +29,18 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 type Bench = fn(&mut Report, bool) -> Result<(), String>;
 
-const BENCHES: &[(&str, Bench)] =
-    &[("count-disk", wordcount::on_disk), ("count-memory", wordcount::in_memory), ("workers", wordcount::workers)];
+const BENCHES: &[(&str, Bench)] = &[
+    ("count-disk", wordcount::on_disk),
+    ("count-memory", wordcount::in_memory),
+    ("workers", wordcount::workers),
+    ("get", serving::get),
+    ("latency", serving::latency),
+    ("start", process::start),
+    ("restart", state::restart),
+    ("memory", state::budget),
+    ("pause", state::pause),
+    ("size", process::size),
+];
 
 /// Measures the engine.
 #[derive(Debug, Parser)]

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Measured {
     pub(crate) cpu_seconds: f64,
     pub(crate) wall_seconds: f64,
+    /// CPU time of the worker that took the most: what the wall time would be with a core for each thread.
+    pub(crate) busiest_seconds: f64,
     pub(crate) records: u64,
     pub(crate) epochs: u64,
     /// Records that came out.

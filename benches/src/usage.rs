@@ -20,8 +20,8 @@ pub(crate) fn own_cpu() -> Duration {
     cpu(std::process::id())
 }
 
-/// CPU time of the live threads of a process whose name begins with `name`; to a nanosecond.
-pub(crate) fn threads_cpu(pid: u32, name: &str) -> Duration {
+/// CPU time of each live thread of a process whose name begins with `name`; to the last time that it was descheduled.
+pub(crate) fn thread_cpus(pid: u32, name: &str) -> Vec<Duration> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
     let own = tasks
         .flatten()
@@ -31,7 +31,12 @@ pub(crate) fn threads_cpu(pid: u32, name: &str) -> Duration {
         let text = fs::read_to_string(task.join("schedstat")).ok()?;
         text.split_whitespace().next()?.parse::<u64>().ok()
     });
-    Duration::from_nanos(nanos.sum())
+    nanos.map(Duration::from_nanos).collect()
+}
+
+/// CPU time of all of them together.
+pub(crate) fn threads_cpu(pid: u32, name: &str) -> Duration {
+    thread_cpus(pid, name).into_iter().sum()
 }
 
 /// Resident memory of a process, and its highest so far, in bytes.

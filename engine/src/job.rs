@@ -1,12 +1,13 @@
 //! A binary with operators of its own: one line makes the whole command line.
 
 use std::ffi::OsString;
+use std::path::Path;
 
 use thalweg_core::failpoint;
 use thalweg_jobs::{Catalogue, JobSpec};
 use thalweg_operators::{Plan, Registry};
 
-use crate::cli::{Exit, Failure, Program, RunArguments, Screen};
+use crate::cli::{Exit, Failure, Program, RunArguments, Screen, StoppedStore};
 
 struct Binary {
     registry: Registry,
@@ -20,6 +21,10 @@ impl Program for Binary {
     fn run(&self, job: JobSpec, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
         failpoint::arm_from_env()?;
         crate::run::run(&job, &self.registry, arguments, screen)
+    }
+
+    fn open_stopped(&self, job: &JobSpec, data: &Path, store: &str) -> Result<StoppedStore, Failure> {
+        Ok(crate::run::open_stopped(job, &self.registry, data, store)?)
     }
 }
 

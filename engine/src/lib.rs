@@ -25,3 +25,7 @@ pub use job::{main_with, run_job};
 pub use progress::Progress;
 pub use signals::{StopSignal, on_stop};
 pub use thalweg_core::Error;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/rust.md")]
+mod rust_page {}

@@ -8,7 +8,7 @@ pub use thalweg_connectors::{
 };
 pub use thalweg_core::{ContentHash, Epoch, PartitionId, PartitionSpec, SourceKey, Value};
 pub use thalweg_operators::{
-    EpochCtx, JobBuilder, KeyedProcess, OnError, Output, ProcessError, RecordsOf, Registry, Stream, Timestamp,
+    EpochCtx, JobBuilder, KeyedProcess, OldState, OnError, Output, ProcessError, RecordsOf, Registry, Stream, Timestamp,
 };
 
 /// The records of one key in one epoch, as [`KeyedProcess::process`] of `P` is given them: write `&mut Records<Self>`.

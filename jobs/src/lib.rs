@@ -22,7 +22,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{Document, apply_environment, parse};
 pub use explain::{ExplainedNode, Explanation, explain};
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
-pub use plan::{PlanContext, plan};
+pub use plan::{PlanContext, plan, stores};
 pub use schema::schema;
 pub use spec::{
     BiasLevel, ConfigValue, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector,

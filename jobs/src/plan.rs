@@ -12,7 +12,7 @@ use thalweg_connectors::{
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
     self as operators, Aggregation, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan, Registry,
-    Settings, SinkOf, SourceOf, StoreSettings,
+    Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
 };
 
 use crate::demand::Demand;
@@ -62,6 +62,20 @@ pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
         nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), context)?);
     }
     Plan::new(settings, nodes)
+}
+
+/// The stores of a job, as its plan would have them; nothing is opened for it.
+///
+/// Errors: `crate-mismatch`; whatever an operator says of its configuration.
+pub fn stores(spec: &JobSpec, registry: &Registry) -> Result<Vec<(StoreShape, StoreSettings)>> {
+    check_crate(spec, registry)?;
+    let mut stores = Vec::new();
+    for operator in &spec.operators {
+        let shapes = logic(operator, registry)?.stores(&operator.id);
+        let settings = settings_of(operator);
+        stores.extend(shapes.into_iter().map(|shape| (shape, settings)));
+    }
+    Ok(stores)
 }
 
 fn inputs(ids: &[String], places: &BTreeMap<&str, usize>) -> Vec<usize> {
@@ -131,17 +145,20 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
 }
 
 fn operator_node(operator: &OperatorSpec, inputs: &[usize], registry: &Registry) -> Result<Node> {
-    let store = operator
-        .store
-        .map_or_else(StoreSettings::default, |store| StoreSettings { changelog: store.changelog, query: store.query });
     Ok(Node {
         id: operator.id.clone(),
         uses: operator.uses.clone(),
         config: format!("key={:?} {:?}", operator.key, operator.raw_config),
         inputs: inputs.to_vec(),
-        store,
+        store: settings_of(operator),
         logic: NodeLogic::Operator(logic(operator, registry)?),
     })
+}
+
+fn settings_of(operator: &OperatorSpec) -> StoreSettings {
+    operator
+        .store
+        .map_or_else(StoreSettings::default, |store| StoreSettings { changelog: store.changelog, query: store.query })
 }
 
 /// The built-in operators by name; everything else is of the job crate.

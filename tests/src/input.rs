@@ -9,8 +9,30 @@ use crate::sketch::{JobSketch, SourceFormat};
 use crate::{Folder, Random};
 
 const WORDS: [&str; 24] = [
-    "river", "delta", "thalweg", "stream", "bed", "ice", "fjord", "ötztal", "weir", "lock", "spring", "mouth", "bank", "ford",
-    "rapid", "pool", "meander", "silt", "flood", "ebb", "源流", "a", "tributary-of-a-tributary", "x\"y",
+    "river",
+    "delta",
+    "thalweg",
+    "stream",
+    "bed",
+    "ice",
+    "fjord",
+    "ötztal",
+    "weir",
+    "lock",
+    "spring",
+    "mouth",
+    "bank",
+    "ford",
+    "rapid",
+    "pool",
+    "meander",
+    "silt",
+    "flood",
+    "ebb",
+    "源流",
+    "a",
+    "tributary-of-a-tributary",
+    "x\"y",
 ];
 
 /// Writes the files of every source of a job.
@@ -52,7 +74,9 @@ fn file(format: SourceFormat, records: u64, random: &mut Random) -> String {
             let f = serde_json::to_string(&(random.below(10_000) as f64 / 7.0)).expect("a number");
             text += &match format {
                 SourceFormat::Csv => format!("{k},\"{}\",{v},{f}", w.replace('"', "\"\"")),
-                _ => serde_json::json!({ "k": k, "w": w, "v": v, "f": f.parse::<f64>().expect("a number") }).to_string(),
+                _ => {
+                    serde_json::json!({ "k": k, "w": w, "v": v, "f": f.parse::<f64>().expect("a number") }).to_string()
+                }
             };
         }
         text.push('\n');

@@ -48,7 +48,8 @@ impl Outputs {
                 for record in records.drain(..) {
                     let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
                     let position = header.and_then(|(_, bytes)| Position::decode(bytes));
-                    let position = position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
+                    let position =
+                        position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
                     let at = (position.epoch, position.sequence);
                     let follows = match last.insert(position.partition, at) {
                         Some((epoch, sequence)) if epoch == at.0 => at.1 == sequence + 1,
@@ -116,7 +117,9 @@ fn check_lines(name: &str, found: &[&[u8]], expected: &[&[u8]]) -> Result<(), St
         None => found.len().min(expected.len()),
         Some(at) => at,
     };
-    let show = |lines: &[&[u8]]| lines.get(at).map_or("nothing".into(), |line| String::from_utf8_lossy(line).trim_end().to_owned());
+    let show = |lines: &[&[u8]]| {
+        lines.get(at).map_or("nothing".into(), |line| String::from_utf8_lossy(line).trim_end().to_owned())
+    };
     Err(format!(
         "{name}: line {} of {} is {}, but it should be {} of {}",
         at + 1,

@@ -27,8 +27,7 @@ impl Copy {
     fn run(&mut self, workers: u32, bindings: Option<PathBuf>) -> Result<Outputs, String> {
         let binary = if self.job.is_custom() { Binary::exact_job() } else { Binary::thalweg() };
         let flags = RunFlags { workers, bindings, ..RunFlags::new(self.data()) };
-        let mut process =
-            Process::start(&binary, &self.folder.join("job.toml"), &flags, &self.folder.join("run.log"));
+        let mut process = Process::start(&binary, &self.folder.join("job.toml"), &flags, &self.folder.join("run.log"));
         match process.wait() {
             Ended::Code(0) => Outputs::read(&self.job, self.folder.path(), &self.data()),
             ended => Err(format!("with {workers} workers it ended with {ended:?}:\n{}", process.log())),

@@ -358,8 +358,7 @@ fn fold_toml(fold: Fold) -> &'static str {
 }
 
 fn source(random: &mut Random) -> SourceSketch {
-    let format =
-        *random.pick(&[SourceFormat::Json, SourceFormat::Csv, SourceFormat::Lines, SourceFormat::Generator]);
+    let format = *random.pick(&[SourceFormat::Json, SourceFormat::Csv, SourceFormat::Lines, SourceFormat::Generator]);
     let records = random.between(400, 4000);
     SourceSketch { format, parts: random.between(1, 5), gz: random.once_in(3), records, rate: None }
 }
@@ -374,7 +373,9 @@ fn source_toml(index: usize, source: &SourceSketch, seed: u64) -> String {
         SourceFormat::Lines => file("lines"),
         SourceFormat::Generator => {
             let seed = seed % 1_000_003;
-            format!("connector = \"generator\"\ncount = {records}\nkeys = 40\nskew = 0.8\nseed = {seed}\npartitions = {parts}\n")
+            format!(
+                "connector = \"generator\"\ncount = {records}\nkeys = 40\nskew = 0.8\nseed = {seed}\npartitions = {parts}\n"
+            )
         }
     };
     format!("\n[sources.s{index}]\n{body}{rate}")

@@ -49,7 +49,10 @@ impl Observation {
     pub fn check(&self, reference: &Reference) -> Result<(), String> {
         let stores = reference.snapshots.get(&self.epoch);
         let stores = stores.ok_or_else(|| {
-            format!("store {} was seen at epoch {}, which no binding names: it was observable before it was bound", self.store, self.epoch)
+            format!(
+                "store {} was seen at epoch {}, which no binding names: it was observable before it was bound",
+                self.store, self.epoch
+            )
         })?;
         self.compare(&stores[&self.store])
     }

@@ -123,7 +123,8 @@ impl Trial {
         let outcome = Running::new(seed, options, &folder).run();
         outcome.map_err(|error| {
             // Where a bug was put back, an error is what is hoped for.
-            let left = if options.bug.is_none() { format!("\n  left in {}", folder.keep().display()) } else { String::new() };
+            let left =
+                if options.bug.is_none() { format!("\n  left in {}", folder.keep().display()) } else { String::new() };
             format!("seed {seed}: {error}\n  {options:?}{left}")
         })
     }
@@ -159,7 +160,18 @@ impl<'a> Running<'a> {
         let binary = if job.is_custom() { Binary::exact_job() } else { Binary::thalweg() };
         let data = folder.join("data");
         let random = Random::new(seed ^ 0x7275_6e73);
-        Self { options, folder, job, binary, data, random, runs: 0, trial: Trial::default(), seen: Vec::new(), shown: Outputs::default() }
+        Self {
+            options,
+            folder,
+            job,
+            binary,
+            data,
+            random,
+            runs: 0,
+            trial: Trial::default(),
+            seen: Vec::new(),
+            shown: Outputs::default(),
+        }
     }
 
     fn run(mut self) -> Result<Trial, String> {
@@ -273,7 +285,10 @@ impl<'a> Running<'a> {
         let reference = Reference::interpret(&self.job, self.folder.path(), &run, &observed)?;
         self.shown.check(&reference)?;
         if let Some(scan) = scans.iter().rev().take(scans.len() / 2).find(|scan| scan.epoch != last) {
-            return Err(format!("store {} at {} is of epoch {} after the last, {last}", scan.store, scan.at, scan.epoch));
+            return Err(format!(
+                "store {} at {} is of epoch {} after the last, {last}",
+                scan.store, scan.at, scan.epoch
+            ));
         }
         self.seen.iter().chain(&scans).try_for_each(|seen| seen.check(&reference))?;
         self.trial.epochs = last;

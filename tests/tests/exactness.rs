@@ -25,7 +25,8 @@ fn number(variable: &str) -> Option<u64> {
 
 /// The outcome, or a panic with the command that repeats it.
 fn check<T>(test: &str, seed: u64, outcome: Result<T, String>) -> T {
-    let repeat = format!("THALWEG_SEED={seed} cargo test --release -p thalweg-tests --test exactness {test} -- --exact");
+    let repeat =
+        format!("THALWEG_SEED={seed} cargo test --release -p thalweg-tests --test exactness {test} -- --exact");
     outcome.unwrap_or_else(|error| panic!("{error}\n  repeat with: {repeat}"))
 }
 

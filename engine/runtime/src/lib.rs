@@ -17,6 +17,7 @@
 mod bindings;
 mod checkpointer;
 mod clock;
+mod committed;
 mod config;
 mod driver;
 mod event;
@@ -32,6 +33,7 @@ mod thread;
 mod worker;
 
 pub use bindings::decode as decode_binding;
+pub use committed::read_view;
 pub use config::{RecordedRun, TaskConfig};
 pub use event::TaskEvent;
 pub use task::{Task, checkpoint_zero, read_bindings};

@@ -9,15 +9,14 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use thalweg_core::{
-    At, CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount,
-    Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series,
-    StoreInfo,
+    At, CheckpointInfo, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount, Phase,
+    ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series, StoreInfo,
 };
-use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader, scan_bounds, tag_range};
-use thalweg_state::KeyRange;
+use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader};
 
 use crate::checkpointer::Committed;
 use crate::clock::wall_clock;
+use crate::committed::read_view;
 use crate::event::{DriverEvent, Question, WorkerMessage, unavailable};
 
 /// Checkpoints that are remembered for people.
@@ -275,48 +274,7 @@ impl Shared {
         if options.min_epoch.is_some_and(|wanted| wanted > epoch) {
             return unavailable("the epoch that was asked for is not committed yet");
         }
-        let failed = |error: thalweg_core::Error| QueryError::Failed(error.to_string());
-        let (id, reader) = (store.info.store.as_str(), &*store.reader);
-        let get = |text: &str| -> Result<Entry, QueryError> {
-            let mut absent = None;
-            for (hash, encoded) in reader.keys(text) {
-                let key = reader.show_key(&encoded).map_err(failed)?;
-                let value = view.get(id, hash.partition(self.partitions), &encoded).map_err(failed)?;
-                let value = value.map(|value| reader.show_value(&value)).transpose().map_err(failed)?;
-                let found = value.is_some();
-                let entry = Entry { encoded, key, value };
-                if found {
-                    return Ok(entry);
-                }
-                absent = absent.or(Some(entry));
-            }
-            absent.ok_or_else(|| QueryError::BadKey(format!("{text:?} is no key of store {id:?}")))
-        };
-        let (entries, more) = match query {
-            Query::Get { key } => (vec![get(key)?], false),
-            Query::GetMany { keys } => (keys.iter().map(|key| get(key)).collect::<Result<_, _>>()?, false),
-            Query::Scan(range) => {
-                let partitions: Vec<_> = self.partitions.all().collect();
-                let has = |tag| {
-                    let mut found = false;
-                    let visit = |_: &[u8], _: &[u8]| {
-                        found = true;
-                        Ok(())
-                    };
-                    view.scan(id, &partitions, &tag_range(tag), 1, visit).is_ok() && found
-                };
-                let (from, to) = scan_bounds(reader, range, has)?;
-                let mut entries = Vec::new();
-                let visit = |key: &[u8], value: &[u8]| {
-                    let (shown, value) = (reader.show_key(key)?, reader.show_value(value)?);
-                    entries.push(Entry { encoded: key.to_vec(), key: shown, value: Some(value) });
-                    Ok(())
-                };
-                let range_of = KeyRange { from, to };
-                let more = view.scan(id, &partitions, &range_of, range.limit, visit).map_err(failed)?;
-                (entries, more)
-            }
-        };
+        let (entries, more) = read_view(&view, self.partitions, &store.info.store, &*store.reader, query)?;
         let minted_at = self.status.lock().checkpoints.front().map_or(0, |checkpoint| checkpoint.committed_at);
         Ok(QueryReply { entries, more, epoch, minted_at })
     }

@@ -47,7 +47,7 @@ pub(super) enum Verb {
     Explain(ExplainArguments),
     /// Print the JSON Schema of job files
     Schema,
-    /// Read the state of a running job
+    /// Read the state of a job
     Query(QueryArguments),
     /// List, read and append to an embedded log
     Log(LogArguments),
@@ -186,6 +186,10 @@ pub(super) struct QueryArguments {
     /// Where the job serves HTTP
     #[arg(long, env = "THALWEG_ADDR", default_value = DEFAULT_ADDR)]
     pub(super) addr: String,
+
+    /// Read the last checkpoint of a job that does not run, from the data folder that it ran with
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
 
     #[command(flatten)]
     pub(super) output: Output,

@@ -10,11 +10,14 @@ use thalweg_jobs::{
 
 use super::arguments::{ExplainArguments, Format, GraphArguments, GraphFormat, RunArguments, ValidateArguments};
 use super::exit::{Exit, Failure};
-use super::program::Program;
+use super::program::{Program, StoppedStore};
 use super::screen::Screen;
 
 /// The largest file that is read at all; the parser has a lower limit of its own and says so better.
 const MAX_BYTES: u64 = 64 << 20;
+
+/// The copy of the job file in the folder of a job.
+const KEPT: &str = "job.toml";
 
 /// Runs a job file, with the flags of the command line before its environment before the file.
 pub(super) fn run(program: &dyn Program, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
@@ -22,7 +25,37 @@ pub(super) fn run(program: &dyn Program, arguments: &RunArguments, screen: &Scre
     let flags: Vec<Flag<'_>> = workers.iter().map(|text| ("--workers", ["job", "workers"], text.as_str())).collect();
     let checked = check(&arguments.job, program.catalogue(), &flags)?;
     show_warnings(&checked, screen);
+    keep_copy(&arguments.job, &arguments.data.join(checked.job.name.as_str()))?;
     program.run(checked.job, arguments, screen)
+}
+
+/// The job file beside the job's state, so that the state can be read when the job does not run.
+fn keep_copy(file: &Path, folder: &Path) -> Result<(), Failure> {
+    let copy = folder.join(KEPT);
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::copy(file, &copy))
+        .map_err(|error| Error::io(format!("keeping a copy of the job file as {}", copy.display()), error))?;
+    Ok(())
+}
+
+/// Opens a store of a job that does not run, by the job file that it was last run with.
+pub(super) fn open_stopped(
+    program: &dyn Program,
+    data: &Path,
+    job: &str,
+    store: &str,
+) -> Result<StoppedStore, Failure> {
+    let kept = data.join(job).join(KEPT);
+    if !kept.is_file() {
+        let message = format!(
+            "{} is missing: --data is the folder that the job ran with; a job written in Rust answers only while it runs, \
+             see --serve",
+            kept.display()
+        );
+        return Err(Failure::Usage(Error::user("no-job", message)));
+    }
+    let checked = check(&kept, program.catalogue(), &[])?;
+    program.open_stopped(&checked.job, data, store)
 }
 
 /// Checks all files, also after one that is invalid.

@@ -20,7 +20,7 @@ use clap::Parser;
 
 pub use arguments::{HttpAddress, RunArguments};
 pub use exit::{Exit, Failure};
-pub use program::Program;
+pub use program::{Program, StoppedStore};
 pub use screen::Screen;
 
 use arguments::{Cli, Verb};
@@ -47,7 +47,7 @@ pub fn main_with_arguments(program: &dyn Program, arguments: impl IntoIterator<I
         Verb::Graph(arguments) => job_file::graph(program, arguments, &screen),
         Verb::Explain(arguments) => job_file::explain(program, arguments, &screen),
         Verb::Schema => job_file::schema(program, &screen),
-        Verb::Query(arguments) => query::query(arguments, &screen),
+        Verb::Query(arguments) => query::query(program, arguments, &screen),
         Verb::Log(arguments) => log::log(arguments, &screen),
     };
     finish(done, &screen)

@@ -1,5 +1,8 @@
 //! What a binary is made of.
 
+use std::path::Path;
+
+use thalweg_core::{Query, QueryResult};
 use thalweg_jobs::{Catalogue, JobSpec};
 
 use super::arguments::RunArguments;
@@ -14,4 +17,10 @@ pub trait Program {
     /// Runs a whole job in this process, until its input ends or it is told to stop. The job is valid, and the flags have
     /// been put over it already; warnings have been shown.
     fn run(&self, job: JobSpec, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure>;
+
+    /// Opens one store of a job that does not run, at its last checkpoint; `data` is the folder that the job ran with.
+    fn open_stopped(&self, job: &JobSpec, data: &Path, store: &str) -> Result<StoppedStore, Failure>;
 }
+
+/// Answers questions about a store of a job that does not run.
+pub type StoppedStore = Box<dyn Fn(&Query) -> QueryResult>;

@@ -1,27 +1,96 @@
-//! `query`: reads the state of a running job.
+//! `query`: reads the state of a job: of a running one over HTTP, of another from its folder.
 
 use std::fmt::Write;
 
-use thalweg_core::{At, Error, Result};
+use thalweg_core::{At, Error, Query, QueryError, Result, ScanRange};
 
 use super::arguments::{Format, QueryArguments};
 use super::client::{Client, escape};
 use super::exit::Failure;
+use super::job_file::open_stopped;
 use super::json_text::{elements, members, plain};
+use super::program::{Program, StoppedStore};
 use super::screen::Screen;
 use super::table::Table;
+use crate::http::answer::{self, Role};
 
 /// The largest page that a server gives.
 const PAGE: u64 = 10_000;
 
-pub(super) fn query(arguments: &QueryArguments, screen: &Screen) -> Result<(), Failure> {
-    let client = Client::new(&arguments.addr).map_err(Failure::Usage)?;
-    let store = format!("/v1/jobs/{}/stores/{}/keys", escape(&arguments.job), escape(&arguments.store));
+/// Who is asked.
+enum Asked {
+    /// A running job.
+    Server(Client),
+    /// The folder of one that does not run.
+    Folder(StoppedStore),
+}
+
+pub(super) fn query(program: &dyn Program, arguments: &QueryArguments, screen: &Screen) -> Result<(), Failure> {
+    let asked = match &arguments.data {
+        Some(data) => Asked::Folder(open_stopped(program, data, &arguments.job, &arguments.store)?),
+        None => Asked::Server(Client::new(&arguments.addr).map_err(Failure::Usage)?),
+    };
     match &arguments.key {
-        Some(key) => one(arguments, &client, &format!("{store}/{}", escape(key)), screen),
-        None => range(arguments, &client, &store, screen),
+        Some(key) => one(arguments, &asked, key, screen),
+        None => range(arguments, &asked, screen),
     }
     .map_err(wrong_usage)
+}
+
+impl Asked {
+    /// The answer about one key, as HTTP gives it.
+    fn one(&self, arguments: &QueryArguments, key: &str) -> Result<String> {
+        let store = match self {
+            Asked::Server(client) => {
+                let path = format!("{}/{}?at={}", path(arguments), escape(key), at(arguments.at));
+                return client.get(&path);
+            }
+            Asked::Folder(store) => store,
+        };
+        let reply = store(&Query::Get { key: key.to_owned() }).map_err(refused)?;
+        let found = reply.entries.first().and_then(|entry| Some((entry, entry.value.as_deref()?)));
+        let Some((entry, value)) = found else {
+            let text = format!("store {:?} holds no key {key:?} at epoch {}", arguments.store, reply.epoch);
+            return Err(Error::user("key-not-found", text));
+        };
+        Ok(text(answer::one(&entry.key, value, &reply, Role::Stopped)))
+    }
+
+    /// A page, as HTTP gives it.
+    fn page(&self, arguments: &QueryArguments, limit: u64, cursor: Option<&str>) -> Result<String> {
+        match self {
+            Asked::Server(client) => client.get(&page_target(arguments, &path(arguments), limit.min(PAGE), cursor)),
+            Asked::Folder(store) => {
+                let range = ScanRange {
+                    from: arguments.from.clone(),
+                    to: arguments.to.clone(),
+                    prefix: arguments.prefix.clone(),
+                    after: None,
+                    // Nobody else waits: all in one page.
+                    limit: usize::try_from(limit).unwrap_or(usize::MAX),
+                };
+                let reply = store(&Query::Scan(range)).map_err(refused)?;
+                Ok(text(answer::page(&reply, Role::Stopped)))
+            }
+        }
+    }
+}
+
+fn path(arguments: &QueryArguments) -> String {
+    format!("/v1/jobs/{}/stores/{}/keys", escape(&arguments.job), escape(&arguments.store))
+}
+
+fn text(answer: Vec<u8>) -> String {
+    String::from_utf8(answer).expect("JSON is text")
+}
+
+fn refused(error: QueryError) -> Error {
+    match error {
+        QueryError::BadKey(why) => Error::user("bad-key", why),
+        QueryError::NoSuchStore(why) => Error::user("no-store", why),
+        QueryError::Unavailable(why) => Error::external("unavailable", why).retryable(),
+        QueryError::Failed(why) => Error::external("read-failed", why),
+    }
 }
 
 /// What the server calls a wrong question was wrongly asked here.
@@ -32,8 +101,8 @@ fn wrong_usage(failure: Failure) -> Failure {
     }
 }
 
-fn one(arguments: &QueryArguments, client: &Client, path: &str, screen: &Screen) -> Result<(), Failure> {
-    let answer = client.get(&format!("{path}?at={}", at(arguments.at)))?;
+fn one(arguments: &QueryArguments, asked: &Asked, key: &str, screen: &Screen) -> Result<(), Failure> {
+    let answer = asked.one(arguments, key)?;
     if arguments.output.format() == Format::Json {
         return screen.result(&answer);
     }
@@ -44,12 +113,12 @@ fn one(arguments: &QueryArguments, client: &Client, path: &str, screen: &Screen)
     table.print(screen)
 }
 
-fn range(arguments: &QueryArguments, client: &Client, path: &str, screen: &Screen) -> Result<(), Failure> {
+fn range(arguments: &QueryArguments, asked: &Asked, screen: &Screen) -> Result<(), Failure> {
     let mut table = Table::new(["key", "value"]);
     let mut left = arguments.limit;
     let mut cursor: Option<String> = None;
     while left > 0 {
-        let answer = client.get(&page_target(arguments, path, left.min(PAGE), cursor.as_deref()))?;
+        let answer = asked.page(arguments, left, cursor.as_deref())?;
         let page = members(&answer).ok_or_else(bad_answer)?;
         let epoch = field(&page, "epoch")?;
         let entries = elements(field(&page, "entries")?).ok_or_else(bad_answer)?;

@@ -10,19 +10,28 @@ use super::parameters::encode_cursor;
 /// The longest that the fixed parts of an answer get, so that a body is one allocation.
 const FRAME_BYTES: usize = 128;
 
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The task that hosts the key.
+    Active,
+    /// Nobody: the folder of a job that does not run.
+    Stopped,
+}
+
 /// `{"key":…,"value":…,"epoch":n,"age_ms":n,"role":"active"}`
-pub(super) fn one(key: &str, value: &str, reply: &QueryReply) -> Vec<u8> {
+pub(crate) fn one(key: &str, value: &str, reply: &QueryReply, role: Role) -> Vec<u8> {
     let mut out = Vec::with_capacity(key.len() + value.len() + FRAME_BYTES);
     out.extend_from_slice(b"{\"key\":");
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(b",\"value\":");
     out.extend_from_slice(value.as_bytes());
-    end(&mut out, reply);
+    end(&mut out, reply, role);
     out
 }
 
 /// `{"entries":[{"key":…,"value":…}…],"cursor":…,"epoch":n,"age_ms":n,"role":"active"}`
-pub(super) fn page(reply: &QueryReply) -> Vec<u8> {
+pub(crate) fn page(reply: &QueryReply, role: Role) -> Vec<u8> {
     let mut out = entries(reply, |_, _| {});
     out.extend_from_slice(b",\"cursor\":");
     match reply.entries.last().filter(|_| reply.more) {
@@ -33,7 +42,7 @@ pub(super) fn page(reply: &QueryReply) -> Vec<u8> {
             out.push(b'"');
         }
     }
-    end(&mut out, reply);
+    end(&mut out, reply, role);
     out
 }
 
@@ -44,7 +53,7 @@ pub(super) fn many(reply: &QueryReply) -> Vec<u8> {
         let found: &[u8] = if entry.value.is_some() { b",\"found\":true" } else { b",\"found\":false" };
         out.extend_from_slice(found);
     });
-    end(&mut out, reply);
+    end(&mut out, reply, Role::Active);
     out
 }
 
@@ -68,9 +77,13 @@ fn entries(reply: &QueryReply, extra: impl Fn(&Entry, &mut Vec<u8>)) -> Vec<u8> 
     out
 }
 
-fn end(out: &mut Vec<u8>, reply: &QueryReply) {
+fn end(out: &mut Vec<u8>, reply: &QueryReply, role: Role) {
     let age = age_ms(reply.minted_at);
-    write!(out, ",\"epoch\":{},\"age_ms\":{age},\"role\":\"active\"}}", reply.epoch)
+    let role = match role {
+        Role::Active => "active",
+        Role::Stopped => "stopped",
+    };
+    write!(out, ",\"epoch\":{},\"age_ms\":{age},\"role\":\"{role}\"}}", reply.epoch)
         .expect("writing to a Vec cannot fail");
 }
 

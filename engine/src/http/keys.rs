@@ -30,7 +30,7 @@ pub(super) async fn get_one(app: &App, uri: &Uri) -> Answer {
         let detail = format!("store {store:?} holds no key {key:?} at epoch {}", reply.epoch);
         return Err(Problem::not_found("key-not-found", detail));
     };
-    Ok(json(answer::one(&entry.key, value, &reply)))
+    Ok(json(answer::one(&entry.key, value, &reply, answer::Role::Active)))
 }
 
 /// `GET /v1/jobs/{job}/stores/{store}/keys`
@@ -38,7 +38,7 @@ pub(super) async fn get_range(app: &App, uri: &Uri) -> Answer {
     let (job, store) = target(app, uri)?;
     let (range, options) = scan(uri.query(), &app.limits)?;
     let reply = ask(app, &app.wide_reads, job, &store, Query::Scan(range), options).await?;
-    Ok(json(answer::page(&reply)))
+    Ok(json(answer::page(&reply, answer::Role::Active)))
 }
 
 /// `POST /v1/jobs/{job}/stores/{store}/get`

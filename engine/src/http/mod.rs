@@ -4,7 +4,7 @@
 //! answer comes back as one. Every resource that a client can hold has a limit, see [`Limits`], so that a slow or hostile
 //! client cannot slow the job. The routes are those of `openapi.json`, which the server hands out itself.
 
-mod answer;
+pub(crate) mod answer;
 mod gate;
 mod handlers;
 mod keys;

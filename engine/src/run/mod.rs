@@ -8,6 +8,7 @@
 
 mod journal;
 mod shell;
+mod stopped;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ use crate::progress::Progress;
 use crate::signals::on_stop;
 use journal::Journal;
 use shell::{Shell, ShellEvent};
+
+pub(crate) use stopped::open_stopped;
 
 /// Runs a job until its input ends or it is told to stop.
 pub(crate) fn run(

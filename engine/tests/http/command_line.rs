@@ -2,9 +2,10 @@
 
 use std::io::Write;
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use thalweg::cli::{Exit, Failure, Program, RunArguments, Screen, main_with_arguments};
+use thalweg::cli::{Exit, Failure, Program, RunArguments, Screen, StoppedStore, main_with_arguments};
 use thalweg::http::Limits;
 use thalweg_core::Error;
 use thalweg_jobs::{Catalogue, JobSpec};
@@ -36,6 +37,10 @@ impl Program for Fake {
             return Err(Error::external("broker", "no answer").into());
         }
         screen.result(&format!("{} with {:?} workers", job.name, job.workers))
+    }
+
+    fn open_stopped(&self, _: &JobSpec, _: &Path, store: &str) -> Result<StoppedStore, Failure> {
+        Err(Error::user("no-store", format!("no store {store}")).into())
     }
 }
 

@@ -14,6 +14,17 @@ fn run(job: &Path, data: &Path) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// Asks the state that the job has left behind.
+fn query(key: &str, data: &Path) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_orders"))
+        .args(["query", "orders", "totals", key, "-o", "json", "--data"])
+        .arg(data)
+        .output()
+        .expect("the job's binary starts");
+    let text = if output.status.success() { output.stdout } else { output.stderr };
+    (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+}
+
 fn copy(into: &Path) {
     for file in ["orders.toml", "orders.csv"] {
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
@@ -38,6 +49,13 @@ fn totals_are_written_once_whatever_is_started_again() {
             r#"{"cents":750,"customer":"bob","orders":2,"over":false}"#,
         ];
         assert_eq!(lines, expected, "{log}");
+
+        let (code, answer) = query("alice", &dir.path().join("data"));
+        assert_eq!(code, Some(0), "{answer}");
+        assert!(answer.starts_with(r#"{"key":"alice","value":{"orders":3,"cents":12401},"epoch":1,"#), "{answer}");
+        assert!(answer.trim_end().ends_with(r#""role":"stopped"}"#), "{answer}");
+        let (code, answer) = query("dave", &dir.path().join("data"));
+        assert!(code == Some(1) && answer.contains("holds no key"), "{answer}");
     }
 }
 

@@ -75,12 +75,13 @@ impl Reference {
                 let input = origins.merge(own, &operator.inputs, &streams);
                 let output = match node {
                     Node::Stateless(step, inputs) => stateless(*step, inputs, input),
-                    Node::KeyBy(key) => {
-                        number(origins.own(own), by_key(input, job.partitions, *key).into_iter().flat_map(|(partition, keys)| {
+                    Node::KeyBy(key) => number(
+                        origins.own(own),
+                        by_key(input, job.partitions, *key).into_iter().flat_map(|(partition, keys)| {
                             let records = keys.into_iter().flat_map(|key| key.records);
                             records.map(move |item| (partition, item))
-                        }))
-                    }
+                        }),
+                    ),
                     Node::Fold(folding) => number(origins.own(own), folding.epoch(input, job.partitions)),
                     Node::Visits(visiting) => {
                         let time = binding.minted_at;
@@ -159,7 +160,8 @@ fn stateless(step: Step, inputs: &[String], mut input: Stream) -> Stream {
 fn step_of(step: Step, inputs: &[String], item: Item) -> Vec<Item> {
     match step {
         Step::Words => {
-            let words = item.text("line").split_whitespace().map(|word| Item::new([("word", Cell::Text(word.to_owned()))]));
+            let words =
+                item.text("line").split_whitespace().map(|word| Item::new([("word", Cell::Text(word.to_owned()))]));
             words.collect()
         }
         Step::Rows(SourceFormat::Lines) => {
@@ -175,7 +177,11 @@ fn step_of(step: Step, inputs: &[String], item: Item) -> Vec<Item> {
             vec![Item::row(item.int("k"), item.text("w").to_owned(), item.int("v"), item.float("f"))]
         }
         Step::Filter(divisor, rest) => {
-            if item.int("v") % divisor as i64 != rest as i64 { vec![item] } else { Vec::new() }
+            if item.int("v") % divisor as i64 != rest as i64 {
+                vec![item]
+            } else {
+                Vec::new()
+            }
         }
         Step::Shift => {
             vec![Item::row(item.int("k"), item.text("w").to_owned(), item.int("v") + 1, item.float("f") * 1.5)]

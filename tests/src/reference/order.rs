@@ -67,7 +67,8 @@ impl Origins {
     pub(super) fn merge(&self, node: usize, inputs: &[usize], streams: &[Stream]) -> Stream {
         let mut merged = Vec::new();
         for (input, names) in inputs.iter().zip(&self.renamed[node]) {
-            let renamed = |(place, item): &(Place, Item)| (Place { origin: names[&place.origin], ..*place }, item.clone());
+            let renamed =
+                |(place, item): &(Place, Item)| (Place { origin: names[&place.origin], ..*place }, item.clone());
             merged.extend(streams[*input].iter().map(renamed));
         }
         merged

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use thalweg_connectors::{
-    CsvOptions, Fields, FileSource, Format, FormattedSource, GeneratorSource, ReadLimit, ReadState, RecordReader, RecordSource,
+    CsvOptions, Fields, FileSource, Format, FormattedSource, GeneratorSource, ReadLimit, ReadState, RecordReader,
+    RecordSource,
 };
 use thalweg_core::{Binding, Share, SourceKey, Value};
 

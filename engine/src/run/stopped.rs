@@ -1,0 +1,94 @@
+//! The state of a job that does not run, read from its folder.
+
+use std::path::Path;
+
+use thalweg_connectors::log::EmbeddedLog;
+use thalweg_core::{CheckpointRecord, Error, QueryError, QueryReply, Result};
+use thalweg_jobs::JobSpec;
+use thalweg_operators::{ChangelogKind, Registry, StoreSettings, StoreShape};
+use thalweg_runtime::read_view;
+use thalweg_state::{Backend, BackendOptions, StoreSpec};
+
+use super::journal;
+use crate::cli::StoppedStore;
+
+/// Opens one store of a job at its last checkpoint, and keeps other processes from using the job's state meanwhile.
+///
+/// Errors: `no-job`, `no-checkpoint`, `no-store`; `job-runs` where a process uses the state; `state-shape` where the job file is of
+/// another version than the state; `state-behind` where the local state is not the one of the last checkpoint.
+pub(crate) fn open_stopped(job: &JobSpec, registry: &Registry, data: &Path, store: &str) -> Result<StoppedStore> {
+    let folder = data.join(job.name.as_str());
+    let no_job = || Error::user("no-job", format!("{} holds no job {}; check --data", data.display(), job.name));
+    if !folder.join("state").is_dir() {
+        return Err(no_job());
+    }
+    let (history, _) = journal::read(&EmbeddedLog::open_read_only(&folder.join("log"))?)?;
+    let zero = history.zero().ok_or_else(no_job)?;
+    let checkpoint = history.checkpoint().ok_or_else(|| {
+        Error::external("no-checkpoint", format!("job {} has no checkpoint yet; let it run for a while", job.name))
+    })?;
+    let (shape, settings) = find(job, registry, store)?;
+    let reader = shape.reader.clone().expect("only stores with a reader are found");
+    let spec = StoreSpec {
+        name: shape.id,
+        key_shape: shape.key,
+        value_shape: shape.value,
+        changelog: settings.changelog == ChangelogKind::Log,
+        // To read is not to change: a store of another shape is refused.
+        migrate: None,
+    };
+    let runs = |error: Error| match error.code() {
+        "state-locked" => Error::user("job-runs", format!("job {} runs: ask it, without --data", job.name)),
+        _ => error,
+    };
+    let state = folder.join("state");
+    let mut backend =
+        Backend::open(&state, zero.job_id, zero.partitions, vec![spec], BackendOptions::default()).map_err(runs)?;
+    backend.recover_pending(history.lineage())?;
+    check_is_at(&backend, store, checkpoint)?;
+    let (view, partitions) = (backend.view(), zero.partitions);
+    let (store, epoch, minted_at) = (store.to_owned(), checkpoint.epoch, checkpoint.minted_at);
+    Ok(Box::new(move |query| {
+        // The lock on the folder goes with the backend, which has to live as long as its view.
+        let _locked = &backend;
+        let (entries, more) = read_view(&view, partitions, &store, &*reader, query)?;
+        Ok::<_, QueryError>(QueryReply { entries, more, epoch, minted_at })
+    }))
+}
+
+fn find(job: &JobSpec, registry: &Registry, store: &str) -> Result<(StoreShape, StoreSettings)> {
+    let stores = thalweg_jobs::stores(job, registry)?;
+    let known: Vec<_> = stores
+        .iter()
+        .filter(|(shape, settings)| shape.reader.is_some() && settings.query)
+        .map(|(shape, _)| shape.id.clone())
+        .collect();
+    let found = stores.into_iter().find(|(shape, _)| shape.id == store && known.contains(&shape.id));
+    found.ok_or_else(|| {
+        let text = format!("job {} has no store {store:?}; it has {}", job.name, known.join(", "));
+        Error::user("no-store", text)
+    })
+}
+
+/// Whether the local rows are those of the last checkpoint, in every partition.
+fn check_is_at(backend: &Backend, store: &str, checkpoint: &CheckpointRecord) -> Result<()> {
+    let mut partitions = checkpoint.stores.iter().filter(|state| state.store == store).peekable();
+    if partitions.peek().is_none() {
+        let text = format!("store {store:?} is newer than the last checkpoint {}; run the job", checkpoint.epoch);
+        return Err(Error::user("no-store", text));
+    }
+    for state in partitions {
+        let same = match backend.applied(store, state.partition)? {
+            Some(applied) => applied.recorded == state.digest && applied.entries == state.entries,
+            None => state.entries == 0,
+        };
+        if !same {
+            let text = format!(
+                "store {store:?}, partition {}: the folder does not hold checkpoint {}; run the job, which restores it",
+                state.partition, checkpoint.epoch
+            );
+            return Err(Error::external("state-behind", text));
+        }
+    }
+    Ok(())
+}

@@ -6,6 +6,8 @@
 //!                    └─▶ Reference (one thread, BTreeMaps) over the bindings of that run ─▶ the same ─▶ must be equal
 //! ```
 
+#![allow(clippy::disallowed_methods, reason = "waits for processes, with limits, and measures how long they take")]
+
 mod binary;
 mod client;
 mod folder;

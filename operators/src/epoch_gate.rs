@@ -263,10 +263,11 @@ impl EpochGate {
         self.held.load(Ordering::Acquire)
     }
 
-    /// Whether a source may read into `epoch`: the bounds on open epochs and on changes that no checkpoint holds.
+    /// Whether a source may read into `epoch`: the bounds on open epochs and on changes that no checkpoint holds. What is released
+    /// already is a replay: no checkpoint can make room before it is over, and its changes were within the bound before.
     #[inline]
     pub fn may_open(&self, epoch: Epoch) -> bool {
-        epoch.0 <= self.processed().0 + self.limits.max_open && !self.held()
+        epoch.0 <= self.processed().0 + self.limits.max_open && (!self.held() || epoch <= self.released())
     }
 
     /// No more input is read: the open epoch is the last.

@@ -25,6 +25,9 @@ use crate::stream::{Records, Time};
 /// The suffix of the store in which an operator keeps its timers.
 pub(crate) const TIMERS_SUFFIX: &str = "~timers";
 
+/// The time in front of an encoded timer: it orders timers, and is no part of the key that they belong to.
+const TIME_BYTES: usize = size_of::<i64>();
+
 /// What a keyed operator is built from.
 pub(crate) struct KeyedOperator<P> {
     pub(crate) id: String,
@@ -102,7 +105,7 @@ struct Timers<K: Key> {
 impl<P: KeyedProcess> Run<P> {
     fn open(operator: KeyedOperator<P>, context: &Rc<WorkerContext>) -> Result<Self> {
         let process = operator.process.clone();
-        let store = open_store(&operator.id, Arc::new(move |state: &P::State| process.show(state)), false, context)?;
+        let store = open_store(&operator.id, Arc::new(move |state: &P::State| process.show(state)), None, context)?;
         let timers = operator.timers.then(|| Timers::open(&operator.id, context)).transpose()?;
         let labels = [("job", context.job.as_str()), ("operator", operator.id.as_str()), ("reason", "error")];
         let mut scratch = Vec::new();
@@ -329,7 +332,7 @@ struct Fired<K> {
 impl<K: Key> Timers<K> {
     fn open(id: &str, context: &Rc<WorkerContext>) -> Result<Self> {
         let store: Shared<(i64, K), ()> =
-            open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), true, context)?;
+            open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), Some(TIME_BYTES), context)?;
         let mut due = BTreeSet::new();
         let (mut scratch, partitions) = (Vec::new(), context.partitions);
         store.borrow_mut().store.scan(Scope::All, &KeyRange::all(), usize::MAX, |_, (at, key), ()| {
@@ -391,10 +394,11 @@ impl<K: Key> Timers<K> {
     }
 }
 
+/// Opens a store; `ordered_by` so many bytes in front of its keys, where they are scanned all the time.
 fn open_store<K: Key, V: State>(
     id: &str,
     show: Show<V>,
-    ordered: bool,
+    ordered_by: Option<usize>,
     context: &Rc<WorkerContext>,
 ) -> Result<Shared<K, V>> {
     let options = StoreOptions {
@@ -402,7 +406,8 @@ fn open_store<K: Key, V: State>(
         worker: context.worker,
         hosted: context.hosted(),
         budget_bytes: context.store_budget,
-        ordered,
+        ordered: ordered_by.is_some(),
+        hashed_from: ordered_by.unwrap_or(0),
     };
     let store = Store::open(context.backend.clone(), options)?;
     let store = Rc::new(RefCell::new(KeyedStore::new(id.to_owned(), store, show, context)));

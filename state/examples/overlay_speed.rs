@@ -33,6 +33,7 @@ fn main() -> Result<()> {
         hosted: partitions.all().collect(),
         budget_bytes: u64::MAX,
         ordered: false,
+        hashed_from: 0,
     };
     let mut store = Store::<u64, u64>::open(backend.clone(), options)?;
 
@@ -77,6 +78,7 @@ fn main() -> Result<()> {
         hosted: partitions.all().collect(),
         budget_bytes: u64::MAX,
         ordered: false,
+        hashed_from: 0,
     };
     let mut store = Store::<u64, u64>::open(backend, options)?;
     let (load, _) = update(&mut store, &keys, &mut epoch)?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Serialize, de::DeserializeOwned};
 use thalweg_core::{Digest, Epoch, Error, Key, KeyHash, PartitionCount, PartitionId, Result, WorkerIndex};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::changelog::RowState;
 use crate::codec::encode_value;
@@ -46,6 +47,9 @@ pub struct StoreOptions {
     /// Keep all keys in order in memory, from the start on, as long as the budget allows: for stores that are scanned all
     /// the time, such as timers. Without it an order of the changed keys is made at the first scan.
     pub ordered: bool,
+    /// Where the part of an encoded key begins that is hashed: 0 for the whole key, more behind a prefix that is there for the
+    /// order only, such as the time of a timer. The hash decides the partition.
+    pub hashed_from: usize,
 }
 
 /// An entry that [`Store::load`] found or made. Valid until the next [`Store::trim`].
@@ -89,6 +93,7 @@ struct Hosted {
 ///     hosted: partitions.all().collect(),
 ///     budget_bytes: 1 << 20,
 ///     ordered: false,
+///     hashed_from: 0,
 /// })?;
 ///
 /// // Epoch 1: one load for all distinct keys, then one change per key.
@@ -140,6 +145,7 @@ pub struct Store<K, V> {
     value_bytes: u64,
     changed_bytes: u64,
     budget_bytes: u64,
+    hashed_from: usize,
     /// Sum of about the last [`AVERAGE_OF`] sizes.
     average_sum: u64,
     until_measure: u32,
@@ -210,6 +216,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             value_bytes: 0,
             changed_bytes: 0,
             budget_bytes: options.budget_bytes,
+            hashed_from: options.hashed_from,
             average_sum: FIRST_SIZE * AVERAGE_OF,
             until_measure: MEASURE_EVERY,
             hand: 0,
@@ -335,6 +342,11 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
     /// Keys that changed since the last seal.
     pub fn changed_keys(&self) -> usize {
         self.changed.len()
+    }
+
+    /// The hash of an encoded key.
+    fn hash_of(&self, encoded: &[u8]) -> KeyHash {
+        KeyHash(xxh3_64(&encoded[self.hashed_from.min(encoded.len())..]))
     }
 
     fn place_of(&self, partition: PartitionId) -> Result<usize> {

@@ -159,6 +159,7 @@ fn timers_are_read_in_order() -> Result<()> {
                 hosted: folder.partitions.all().collect(),
                 budget_bytes: 1 << 20,
                 ordered: true,
+                hashed_from: 0,
             },
         )
     };
@@ -247,7 +248,7 @@ fn workers_share_a_folder_and_a_checkpoint() -> Result<()> {
         let worker = WorkerIndex(index);
         Store::<u64, String>::open(
             backend.clone(),
-            StoreOptions { name: "totals".into(), worker, hosted, budget_bytes: 1 << 20, ordered: false },
+            StoreOptions { name: "totals".into(), worker, hosted, budget_bytes: 1 << 20, ordered: false, hashed_from: 0 },
         )
     };
     let mut stores = [worker(0)?, worker(1)?];

@@ -2,7 +2,6 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 use thalweg_core::{Key, KeyHash, Result, decode_key};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::{Handle, Store, encoded, stored_key};
 use crate::KeyRange;
@@ -145,7 +144,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
         }
         for hosted in 0..self.hosted.len() {
             for (bytes, state) in self.backend.deleted(self.store, self.hosted[hosted].id)? {
-                let place = self.add(Entry::absent(decode_key(&bytes)?, KeyHash(xxh3_64(&bytes))));
+                let place = self.add(Entry::absent(decode_key(&bytes)?, self.hash_of(&bytes)));
                 self.fill(place, &bytes, state, &[])?;
             }
         }
@@ -161,7 +160,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             }
             let mut cursor = backend.cursor(self.store, self.hosted[hosted].id, &KeyRange::all())?;
             while let Some(row) = cursor.row()?.filter(|_| self.bytes() < self.budget_bytes) {
-                let place = self.add(Entry::absent(decode_key(row.key)?, KeyHash(xxh3_64(row.key))));
+                let place = self.add(Entry::absent(decode_key(row.key)?, self.hash_of(row.key)));
                 self.fill(place, row.key, row.state, row.value)?;
                 self.order(place);
                 cursor.advance()?;

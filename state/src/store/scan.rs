@@ -5,8 +5,7 @@ use std::collections::{BinaryHeap, btree_map};
 use std::iter::Peekable;
 
 use serde::{Serialize, de::DeserializeOwned};
-use thalweg_core::{Key, KeyHash, Result, decode_key};
-use xxhash_rust::xxh3::xxh3_64;
+use thalweg_core::{Key, Result, decode_key};
 
 use super::{Scope, Store};
 use crate::KeyRange;
@@ -112,7 +111,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
         match source.peek() {
             Some((_, Side::Overlay)) => Ok(true),
             Some((_, Side::Rows)) => {
-                let place = self.find(KeyHash(xxh3_64(key)), &decode_key(key)?);
+                let place = self.find(self.hash_of(key), &decode_key(key)?);
                 Ok(place.is_none_or(|place| self.slab.get(place).value.is_some()))
             }
             None => Ok(false),

@@ -52,12 +52,3 @@ fn answer(outcome: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Res
     let json = serde_json::from_str(&text).unwrap_or_default();
     Ok(Answer { status, json, text, retry_after })
 }
-
-/// A text as a part of a path.
-pub(crate) fn percent_encoded(text: &str) -> String {
-    let encode = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => (byte as char).to_string(),
-        other => format!("%{other:02X}"),
-    };
-    text.bytes().map(encode).collect()
-}

@@ -29,7 +29,7 @@ pub use outputs::{Outputs, check_prefix};
 pub use points::{Points, points};
 pub use process::{Ended, Process, RunFlags};
 pub use random::Random;
-pub use reference::{Reference, Run, recorded_run};
+pub use reference::{Reference, Run, recorded_run, recorded_run_of};
 pub use repeat::{repeat_with_workers, two_runs_agree};
 pub use sketch::{Fold, JobSketch, KeyOf, SinkSketch, SourceSketch, Step};
 pub use stores::{Observation, scan_store};

@@ -26,7 +26,7 @@ use sources::Inputs;
 use visits::Visiting;
 
 pub(crate) use run::open_log;
-pub use run::{Run, recorded_run};
+pub use run::{Run, recorded_run, recorded_run_of};
 
 /// The entries of a store in key order: encoded key, key, value.
 pub(crate) type Store = BTreeMap<Vec<u8>, (Json, Json)>;

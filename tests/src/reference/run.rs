@@ -17,16 +17,27 @@ pub struct Run {
     pub bindings: Vec<Binding>,
 }
 
-/// Opens the log of the job below a data folder; nothing of it is changed.
+/// Opens the log of a trial's job below a data folder; nothing of it is changed.
 pub(crate) fn open_log(data: &Path) -> Result<EmbeddedLog, String> {
-    EmbeddedLog::open_read_only(&data.join(JOB).join("log")).map_err(|error| error.to_string())
+    open_log_of(data, JOB)
 }
 
-/// Reads what a run with `--keep-bindings` has recorded in its data folder.
+fn open_log_of(data: &Path, job: &str) -> Result<EmbeddedLog, String> {
+    EmbeddedLog::open_read_only(&data.join(job).join("log")).map_err(|error| error.to_string())
+}
+
+/// Reads what a trial's run has recorded in its data folder.
+///
+/// Errors: those of [`recorded_run_of`].
+pub fn recorded_run(data: &Path) -> Result<Run, String> {
+    recorded_run_of(data, JOB)
+}
+
+/// Reads what a run of a job with `--keep-bindings` has recorded in its data folder.
 ///
 /// Errors: epochs that do not follow each other: on one machine nothing is ever void, so each stands there once.
-pub fn recorded_run(data: &Path) -> Result<Run, String> {
-    let log = Arc::new(open_log(data)?);
+pub fn recorded_run_of(data: &Path, job: &str) -> Result<Run, String> {
+    let log = Arc::new(open_log_of(data, job)?);
     let topics = log.topics().map_err(|error| error.to_string())?;
     let Some((topic, id)) = topics.iter().find_map(|(name, _)| Some((name, name.strip_prefix("bindings-")?))) else {
         return Ok(Run::default());

@@ -10,14 +10,14 @@ use crate::http::free_addr;
 use crate::running::Running;
 use crate::usage::{cpu, memory};
 
-/// A job whose source has nothing to give for hours.
+/// A job whose source gives one record a second.
 const IDLE_JOB: &str = r#"version = 1
 [job]
 name = "idle"
 [sources.numbers]
 connector = "generator"
 keys = 10
-rate = 0.0001
+rate = 1
 [operators.counts]
 uses = "count"
 inputs = ["numbers"]

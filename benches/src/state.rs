@@ -14,6 +14,10 @@ use crate::usage::memory;
 const VALUE_BYTES: usize = 1000;
 /// Changes per second after the fill.
 const CHANGES_PER_SECOND: u64 = 20_000;
+/// How often a job of a size is killed.
+const KILLS: usize = 3;
+/// How long it runs before: not a multiple of the second between checkpoints, so that there is something to repeat.
+const BEFORE_KILL: Duration = Duration::from_millis(1700);
 /// How long a fill may take.
 const FILL_LIMIT: Duration = Duration::from_secs(300);
 
@@ -35,15 +39,18 @@ pub(crate) fn restart(report: &mut Report, short: bool) -> Result<(), String> {
         let data = tempfile::tempdir().map_err(|error| error.to_string())?;
         let fill = Fill { keys, value_bytes: VALUE_BYTES, per_second: CHANGES_PER_SECOND, state_memory: None };
         let mut job = filled(fill, data.path())?;
-        // Amid the next checkpoint, or between two of them.
-        std::thread::sleep(Duration::from_millis(1700));
-        job.kill();
         report.note(&format!("state folder, {size}"), folder_bytes(data.path()) as f64 / 1e6, "MB");
-        let began = Instant::now();
-        let mut again = Running::task(&Task::Fill(fill), data.path())?;
-        let _: FirstOutput = again.hear()?;
-        let took = began.elapsed().as_secs_f64();
-        report.check(&format!("kill -9 to new output, {size}"), took, "s", Target::AtMost(3.0));
+        let mut took = Vec::new();
+        for _ in 0..KILLS {
+            std::thread::sleep(BEFORE_KILL);
+            job.kill();
+            let began = Instant::now();
+            job = Running::task(&Task::Fill(fill), data.path())?;
+            let _: FirstOutput = job.hear()?;
+            took.push(began.elapsed().as_secs_f64());
+        }
+        report.note(&format!("the longest of {KILLS}, {size}"), took.iter().copied().fold(0.0, f64::max), "s");
+        report.check(&format!("kill -9 to new output, {size}"), median(took), "s", Target::AtMost(3.0));
     }
     Ok(())
 }

@@ -203,7 +203,7 @@ impl<T: Data> Reading<T> {
                 if !self.gate.may_open(partition.epoch) {
                     return Ok(turn.max(Turn::HeldBack));
                 }
-                if partition.reader.position() == share.next && partition.count == share.count {
+                if partition.reader.position() == share.next {
                     self.end_share(index, Some(share))?;
                     continue;
                 }
@@ -301,7 +301,8 @@ impl<T: Data> Reading<T> {
         let limits = self.gate.limits();
         let partition = &mut self.partitions[index];
         let allowance = partition.pace.as_ref().map_or(BATCH_RECORDS, Pace::allowance);
-        let left = recorded.map_or(limits.max_records, |share| share.count) - partition.count;
+        // A recorded share ends where it ended: blank lines behind its last record belong to it as well.
+        let left = if recorded.is_some() { u64::MAX } else { limits.max_records - partition.count };
         let limit = ReadLimit {
             records: BATCH_RECORDS.min(usize::try_from(left).unwrap_or(usize::MAX)).min(allowance),
             bytes: BATCH_BYTES,

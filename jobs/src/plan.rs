@@ -98,6 +98,16 @@ fn check_crate(spec: &JobSpec, registry: &Registry) -> Result<()> {
     Ok(())
 }
 
+/// A source's settings as far as they decide what is computed: a limit that was raised makes no other plan, so that a job that
+/// stopped at it goes on.
+fn computed(connector: &SourceConnector) -> SourceConnector {
+    let mut computed = connector.clone();
+    if let SourceConnector::File { max_record_bytes, .. } = &mut computed {
+        *max_record_bytes = 0;
+    }
+    computed
+}
+
 fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Result<Node> {
     let fields = || match spec.demand(&source.id) {
         Demand::All => thalweg_connectors::Fields::All,
@@ -137,7 +147,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
     Ok(Node {
         id: source.id.clone(),
         uses: source.uses().to_owned(),
-        config: format!("{:?}", source.connector),
+        config: format!("{:?}", computed(&source.connector)),
         inputs: Vec::new(),
         store: StoreSettings::default(),
         logic: NodeLogic::Source(Box::new(SourceOf { source: records, rate, on_error: spec.on_error })),

@@ -66,6 +66,10 @@ fn file(format: SourceFormat, records: u64, random: &mut Random) -> String {
     }
     let keys = random.between(2, 60);
     for _ in 0..records {
+        if format == SourceFormat::Json && random.once_in(10) {
+            // No record, but a part of some share.
+            text.push('\n');
+        }
         if format == SourceFormat::Lines {
             let words: Vec<_> = (0..random.below(6)).map(|_| *random.pick(&WORDS)).collect();
             text += &words.join(if random.once_in(3) { "  " } else { " " });

@@ -163,6 +163,7 @@ impl<P: KeyedProcess> Run<P> {
         let groups: Vec<Group> = self.grouping.in_order().collect();
         let store = self.store.clone();
         let mut store = store.borrow_mut();
+        store.loaded = fired.len() + groups.len();
         let store = &mut store.store;
         self.slots.clear();
         let keys = fired.iter().map(|timer| (timer.hash, &timer.key));
@@ -331,8 +332,12 @@ struct Fired<K> {
 
 impl<K: Key> Timers<K> {
     fn open(id: &str, context: &Rc<WorkerContext>) -> Result<Self> {
-        let store: Shared<(i64, K), ()> =
-            open_store(&format!("{id}{TIMERS_SUFFIX}"), Arc::new(|()| Ok("null".to_owned())), Some(TIME_BYTES), context)?;
+        let store: Shared<(i64, K), ()> = open_store(
+            &format!("{id}{TIMERS_SUFFIX}"),
+            Arc::new(|()| Ok("null".to_owned())),
+            Some(TIME_BYTES),
+            context,
+        )?;
         let mut due = BTreeSet::new();
         let (mut scratch, partitions) = (Vec::new(), context.partitions);
         store.borrow_mut().store.scan(Scope::All, &KeyRange::all(), usize::MAX, |_, (at, key), ()| {

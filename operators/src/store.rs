@@ -17,7 +17,7 @@ use crate::process::{ProcessError, State};
 /// How a value is shown as JSON.
 pub(crate) type Show<V> = Arc<dyn Fn(&V) -> Result<String, ProcessError> + Send + Sync>;
 
-/// Entries that are looked at after each epoch while a store is over its budget: well more than an epoch adds.
+/// Entries that are looked at after each epoch, at least, while a store is over its budget.
 const TRIMMED_PER_EPOCH: usize = 65_536;
 
 /// Bounds on encoded keys.
@@ -137,6 +137,8 @@ pub(crate) struct KeyedStore<K: Key, V: State> {
     /// Whether it is still to be encoded.
     sealed: bool,
     hosted: BTreeSet<PartitionId>,
+    /// Keys that the epoch in hand has loaded.
+    pub(crate) loaded: usize,
     partitions: PartitionCount,
 }
 
@@ -152,6 +154,7 @@ impl<K: Key, V: State> KeyedStore<K, V> {
             sealed_at: epoch,
             sealed: false,
             hosted: context.hosted().into_iter().collect(),
+            loaded: 0,
             partitions: context.partitions,
         }
     }
@@ -160,7 +163,8 @@ impl<K: Key, V: State> KeyedStore<K, V> {
     pub(crate) fn processed(&mut self, epoch: Epoch, context: &WorkerContext) {
         self.epoch = epoch;
         self.minted_at = context.gate.time_of(epoch);
-        self.store.trim(TRIMMED_PER_EPOCH);
+        // Twice for each key that came, and as much again to catch up: an entry goes at the second look at it.
+        self.store.trim(TRIMMED_PER_EPOCH.max(4 * std::mem::take(&mut self.loaded)));
     }
 
     /// The entry of a key's text. A key that another worker hosts is absent here.

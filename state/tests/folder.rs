@@ -248,7 +248,14 @@ fn workers_share_a_folder_and_a_checkpoint() -> Result<()> {
         let worker = WorkerIndex(index);
         Store::<u64, String>::open(
             backend.clone(),
-            StoreOptions { name: "totals".into(), worker, hosted, budget_bytes: 1 << 20, ordered: false, hashed_from: 0 },
+            StoreOptions {
+                name: "totals".into(),
+                worker,
+                hosted,
+                budget_bytes: 1 << 20,
+                ordered: false,
+                hashed_from: 0,
+            },
         )
     };
     let mut stores = [worker(0)?, worker(1)?];

@@ -21,6 +21,7 @@ mod repeat;
 mod sketch;
 mod stores;
 mod trial;
+mod until;
 
 pub use binary::Binary;
 pub use client::{Answer, Client};
@@ -34,3 +35,4 @@ pub use repeat::{repeat_with_workers, two_runs_agree};
 pub use sketch::{Fold, JobSketch, KeyOf, SinkSketch, SourceSketch, Step};
 pub use stores::{Observation, scan_store};
 pub use trial::{End, Fault, Trial, TrialOptions};
+pub use until::until;

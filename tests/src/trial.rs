@@ -101,7 +101,7 @@ impl TrialOptions {
             custom: seed % 2 == 1,
             faults: (0..kills).map(|_| fault(&mut random)).collect(),
             bug: None,
-            observe: seed % 3 == 0,
+            observe: seed.is_multiple_of(3),
             life,
             changelog: Some(changelog),
             every_sink: false,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use thalweg_tests::{Binary, Client, Ended, Folder, Process, RunFlags};
+use thalweg_tests::{Binary, Client, Ended, Folder, Process, RunFlags, until};
 
 /// Rows of every good input.
 const ROWS: i64 = 3000;
@@ -119,13 +119,10 @@ inputs = ["totals"]
     fn killed_half_way(&self) -> &Self {
         self.rewrite("path = \"in.jsonl\"", "rate = 3000\npath = \"in.jsonl\"");
         let mut process = self.start(&self.flags());
-        loop {
+        until("the first total", || {
             assert_eq!(process.ended(), None, "{}", process.log());
-            if !self.totals_so_far().is_empty() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            !self.totals_so_far().is_empty()
+        });
         assert_eq!(process.wait_for(process.age() + Duration::from_millis(200)), None, "{}", process.log());
         process.kill();
         self
@@ -427,10 +424,10 @@ fn an_interrupted_job_goes_on_where_it_was() {
     let mut process = job.start(&RunFlags { http: true, ..job.flags() });
     let client = Client::new(process.address().expect("it runs"));
     let epoch = |client: &Client| client.get("/v1/jobs/sums").ok().and_then(|answer| answer.json["epoch"].as_u64());
-    while epoch(&client).is_none_or(|epoch| epoch < 3) {
+    until("epoch 3", || {
         assert_eq!(process.ended(), None, "{}", process.log());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+        epoch(&client).is_some_and(|epoch| epoch >= 3)
+    });
     process.interrupt();
     assert_eq!(process.wait(), Ended::Code(0), "{}", process.log());
     assert_ne!(job.totals(), totals(), "it was stopped half way");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
-use thalweg_tests::{Answer, Binary, Client, Folder, Process, RunFlags};
+use thalweg_tests::{Answer, Binary, Client, Folder, Process, RunFlags, until};
 
 /// Records of a bounded job.
 const RECORDS: u64 = 4000;
@@ -83,14 +83,12 @@ inputs = ["numbers", "names", "pairs", "secret"]
     /// One that goes on for ever and has begun.
     fn endless() -> Self {
         let mut job = Self::start("rate = 3000");
-        loop {
-            let answer = job.get("");
-            if answer.status == 200 && answer.json["checkpoint"]["epoch"].as_u64() > Some(1) {
-                return job;
-            }
+        until("a checkpoint", || {
             assert_eq!(job.process.ended(), None, "{}", job.process.log());
-            std::thread::sleep(std::time::Duration::from_millis(1));
-        }
+            let answer = job.get("");
+            answer.status == 200 && answer.json["checkpoint"]["epoch"].as_u64() > Some(1)
+        });
+        job
     }
 
     fn get(&self, path: &str) -> Answer {
@@ -163,7 +161,8 @@ fn one_key_several_keys_and_ranges_of_a_finished_job() {
 
         let many = job.post(&format!("/stores/numbers/get?at={at}"), &json!({ "keys": [3, 1, 4000] }));
         assert_eq!(many.status, 200, "{}", many.text);
-        let values: Vec<_> = many.json["entries"].as_array().expect("entries").iter().map(|entry| &entry["value"]).collect();
+        let values: Vec<_> =
+            many.json["entries"].as_array().expect("entries").iter().map(|entry| &entry["value"]).collect();
         assert_eq!(values, [&of(3), &of(1), &Json::Null]);
     }
     // It says how it stands.
@@ -256,7 +255,8 @@ fn ready_metrics_and_what_there_is() {
     assert_eq!(job.client.get("/livez").expect("an answer").status, 200);
     assert_eq!(job.client.get("/readyz").expect("an answer").status, 200);
     let stores = job.ok("/stores");
-    let names: Vec<_> = stores["stores"].as_array().expect("a list").iter().map(|store| store["store"].clone()).collect();
+    let names: Vec<_> =
+        stores["stores"].as_array().expect("a list").iter().map(|store| store["store"].clone()).collect();
     assert_eq!(names, ["numbers", "names", "pairs", "secret"].map(|name| json!(name)));
     assert_eq!(job.ok("/tasks")["tasks"][0]["workers"], json!(3));
     let metrics = job.client.get("/metrics").expect("an answer").text;

@@ -90,7 +90,8 @@ pub(crate) fn store<K: Key, V: Serialize + DeserializeOwned + 'static>(
     ordered: bool,
 ) -> Store<K, V> {
     let hosted = backend.partitions().all().collect();
-    let options = StoreOptions { name: "totals".into(), worker: WorkerIndex(0), hosted, budget_bytes, ordered, hashed_from: 0 };
+    let options =
+        StoreOptions { name: "totals".into(), worker: WorkerIndex(0), hosted, budget_bytes, ordered, hashed_from: 0 };
     Store::open(backend, options).expect("opens")
 }
 

@@ -5,6 +5,7 @@ use thalweg_core::{Row, Shape};
 
 /// A row of the harness.
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(crate = "thalweg::serde")]
 struct Line {
     k: i64,
     w: String,
@@ -14,6 +15,7 @@ struct Line {
 
 /// What is kept of a word.
 #[derive(Serialize, Deserialize)]
+#[serde(crate = "thalweg::serde")]
 struct Seen {
     count: i64,
     total: f64,
@@ -21,6 +23,7 @@ struct Seen {
 
 /// Counts visits of a word; deletes its state when there were enough; sets timers, draws random numbers, fails and panics.
 #[derive(Deserialize)]
+#[serde(crate = "thalweg::serde")]
 struct Visits;
 
 impl KeyedProcess for Visits {

@@ -21,7 +21,7 @@ const BATCH_RECORDS: usize = 2048;
 /// Raw bytes read from one partition in one turn.
 const BATCH_BYTES: usize = 1 << 20;
 /// How soon an idle source looks again; doubles from the first to the second.
-const IDLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(8));
+const IDLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
 /// How soon a source that the bound on open epochs holds back looks again, if nothing wakes it before.
 const HELD_BACK_POLL: Duration = Duration::from_millis(1);
 

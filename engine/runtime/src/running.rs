@@ -211,7 +211,7 @@ impl Running {
             shares: BTreeMap::new(),
             checkpoint: CheckpointState::Idle(recovery.checkpoint_epoch()),
             checkpoint_wanted: false,
-            soft_cap: (settings.state_memory / 2).max(1),
+            soft_cap: (settings.state_memory / 4).max(1),
             early_asked: false,
             shared: place.shared.clone(),
             sinks: self.sinks.0.clone(),

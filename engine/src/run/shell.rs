@@ -15,7 +15,7 @@ use thalweg_runtime::{Task, TaskEvent};
 use super::journal::Journal;
 
 /// How often the leader looks at the clock.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// How often the log is cleaned of what compaction and retention have made obsolete.
 const CLEAN: Duration = Duration::from_secs(60);
 /// The task lives and dies with this process: there is no silent loss to notice by waiting.

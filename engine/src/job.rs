@@ -63,7 +63,29 @@ fn run_job_with(
 
 /// The `main` of a job binary: the operators of the crate by the names that job files use.
 ///
-/// ```ignore
+/// ```no_run
+/// # use thalweg::prelude::*;
+/// # #[derive(serde::Deserialize)]
+/// # struct Totals;
+/// # impl KeyedProcess for Totals {
+/// #     type Key = String;
+/// #     type In = Value;
+/// #     type State = u64;
+/// #     type Out = u64;
+/// #     fn process(
+/// #         &self,
+/// #         _: &String,
+/// #         records: &mut Records<Self>,
+/// #         total: &mut Option<u64>,
+/// #         out: &mut Output<u64>,
+/// #         _: &EpochCtx,
+/// #     ) -> Result<()> {
+/// #         let sum = total.get_or_insert(0);
+/// #         *sum += records.len() as u64;
+/// #         out.emit(*sum);
+/// #         Ok(())
+/// #     }
+/// # }
 /// fn main() -> thalweg::Exit {
 ///     thalweg::job! { "orders::Totals" => Totals }
 /// }

@@ -49,7 +49,8 @@ struct Partition<T> {
     /// The number of the next good record.
     sequence: u64,
     ended: bool,
-    idle: bool,
+    /// The driver knows that nothing more comes.
+    told_end: bool,
     pace: Option<Pace>,
 }
 
@@ -158,7 +159,7 @@ impl<T: Data> SourceOperator<T> {
                     started_at,
                     sequence: 0,
                     ended: false,
-                    idle: false,
+                    told_end: false,
                     pace,
                 })
             })
@@ -239,8 +240,8 @@ impl<T: Data> Reading<T> {
     /// Tells the driver once that nothing more comes.
     fn when_ended(&mut self, index: usize) -> Turn {
         let partition = &mut self.partitions[index];
-        if !partition.idle {
-            partition.idle = true;
+        if !partition.told_end {
+            partition.told_end = true;
             self.gate.tell(SourceEvent::Ended(partition.spec.of));
         }
         Turn::Waiting

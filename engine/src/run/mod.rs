@@ -11,7 +11,7 @@ mod shell;
 mod stopped;
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -38,34 +38,32 @@ pub(crate) fn run(
     arguments: &RunArguments,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let (log, log_dir) = open_log(&arguments.data, job.name.as_str())?;
-    let journal = Journal::open(log.clone())?;
-    let job_id = match journal.history().zero() {
-        Some(zero) => zero.job_id,
-        None => random_job_id()?,
-    };
+    let (log, journal, job_id) = open_job(&arguments.data, job.name.as_str())?;
     let open_other = |path: &Path| -> Result<Arc<dyn Log>> { Ok(Arc::new(EmbeddedLog::open(path, clock())?)) };
-    let context = PlanContext { registry, job_id, log: log.clone(), log_dir, open_log: &open_other };
+    let context =
+        PlanContext { registry, job_id, log: log.clone(), log_dir: log.dir().to_owned(), open_log: &open_other };
     let plan = Arc::new(thalweg_jobs::plan(job, &context)?);
     run_plan(plan, job_id, log, journal, arguments, screen)
 }
 
 /// Runs a plan that was written in Rust.
 pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
-    let (log, _) = open_log(&arguments.data, plan.settings().name.as_str())?;
+    let (log, journal, job_id) = open_job(&arguments.data, plan.settings().name.as_str())?;
+    run_plan(Arc::new(plan), job_id, log, journal, arguments, screen)
+}
+
+/// The job's log, its history, and its id: the one that it was created with, or a new one.
+fn open_job(data: &Path, job: &str) -> Result<(Arc<EmbeddedLog>, Journal, JobId)> {
+    let dir = data.join(job).join("log");
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
+    let log = Arc::new(EmbeddedLog::open(&dir, clock())?);
     let journal = Journal::open(log.clone())?;
     let job_id = match journal.history().zero() {
         Some(zero) => zero.job_id,
         None => random_job_id()?,
     };
-    run_plan(Arc::new(plan), job_id, log, journal, arguments, screen)
-}
-
-fn open_log(data: &Path, job: &str) -> Result<(Arc<EmbeddedLog>, PathBuf)> {
-    let dir = data.join(job).join("log");
-    std::fs::create_dir_all(&dir)
-        .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
-    Ok((Arc::new(EmbeddedLog::open(&dir, clock())?), dir))
+    Ok((log, journal, job_id))
 }
 
 fn run_plan(

@@ -149,37 +149,29 @@ impl<K: Key, V: SumOf> Fold for Sum<K, V> {
     }
 }
 
-impl<K: Key, V: Data + PartialOrd> Fold for Min<K, V> {
-    type Key = K;
-    type In = V;
-    type State = V;
-    type Result = V;
-    fn step(&self, state: &mut Option<V>, value: &V) -> Result<(), ProcessError> {
-        if state.as_ref().is_none_or(|least| value < least) {
-            *state = Some(value.clone());
+/// Keeps the value that stands before (`<`) or behind (`>`) all others.
+macro_rules! extreme {
+    ($name:ident, $better:tt) => {
+        impl<K: Key, V: Data + PartialOrd> Fold for $name<K, V> {
+            type Key = K;
+            type In = V;
+            type State = V;
+            type Result = V;
+            fn step(&self, state: &mut Option<V>, value: &V) -> Result<(), ProcessError> {
+                if state.as_ref().is_none_or(|best| value $better best) {
+                    *state = Some(value.clone());
+                }
+                Ok(())
+            }
+            fn result(&self, state: &V) -> V {
+                state.clone()
+            }
         }
-        Ok(())
-    }
-    fn result(&self, state: &V) -> V {
-        state.clone()
-    }
+    };
 }
 
-impl<K: Key, V: Data + PartialOrd> Fold for Max<K, V> {
-    type Key = K;
-    type In = V;
-    type State = V;
-    type Result = V;
-    fn step(&self, state: &mut Option<V>, value: &V) -> Result<(), ProcessError> {
-        if state.as_ref().is_none_or(|greatest| value > greatest) {
-            *state = Some(value.clone());
-        }
-        Ok(())
-    }
-    fn result(&self, state: &V) -> V {
-        state.clone()
-    }
-}
+extreme!(Min, <);
+extreme!(Max, >);
 
 /// Sum and count of the values so far.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]

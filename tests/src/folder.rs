@@ -12,7 +12,12 @@ pub struct Folder {
 impl Folder {
     /// A new, empty one.
     pub fn new() -> Self {
-        let dir = tempfile::Builder::new().prefix("thalweg-exact-").tempdir().expect("a temporary folder");
+        Self::with_prefix("thalweg-exact-")
+    }
+
+    /// A new, empty one whose name begins so.
+    pub fn with_prefix(prefix: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix(prefix).tempdir().expect("a temporary folder");
         let path = dir.path().to_owned();
         Self { dir: Some(dir), path }
     }

@@ -5,6 +5,8 @@
 //! seed ─▶ JobSketch ─┬─▶ job.toml, input files ─▶ Process (the real binary, killed and restarted) ─▶ sinks, stores
 //!                    └─▶ Reference (one thread, BTreeMaps) over the bindings of that run ─▶ the same ─▶ must be equal
 //! ```
+//!
+//! [`kafka`] starts the Apache Kafka that tests need.
 
 #![allow(clippy::disallowed_methods, reason = "waits for processes, with limits, and measures how long they take")]
 
@@ -12,6 +14,8 @@ mod binary;
 mod client;
 mod folder;
 mod input;
+pub mod kafka;
+mod keeper;
 mod outputs;
 mod points;
 mod process;

@@ -1,0 +1,26 @@
+//! A real Apache Kafka, started by the tests themselves.
+//!
+//! ```text
+//! scripts/kafka-jars ─▶ cache: jars, formatted log folder, archive of classes
+//!                         │
+//!                   Installation ─▶ Broker (one node), Cluster (three)   start · kill -9 · stop · pause · start again
+//!                         │               ▲
+//!                         └─▶ Tools ──────┘   Kafka's own Java programs: topics, records in and out, groups
+//! ```
+
+mod broker;
+mod cluster;
+mod installation;
+mod metadata;
+mod ports;
+mod records;
+mod secrets;
+mod settings;
+mod tools;
+
+pub use broker::Broker;
+pub use cluster::Cluster;
+pub use records::{Isolation, ReadRecord, WrittenRecord};
+pub use secrets::{PASSWORD, Secrets, USER};
+pub use settings::BrokerSettings;
+pub use tools::{GroupPosition, Tools};

@@ -2,95 +2,172 @@
 
 use std::process::{Command, Stdio};
 
-use thalweg_tests::kafka::{Broker, BrokerSettings, Isolation, ReadRecord, Tools, WrittenRecord};
+use thalweg_tests::kafka::{Broker, BrokerSettings, Client, Isolation, ReadRecord, Record, Tools, WrittenRecord};
 use thalweg_tests::until;
 
-/// Writes records of every form and checks that they are read as they were written.
-fn check_records_pass(tools: &Tools, topic: &str) {
-    let written = [
-        WrittenRecord::new("a", "1").header("trace", "x").header("trace", "y"),
-        WrittenRecord::new("b", "2"),
+/// What Kafka's own consumer should print of a record.
+fn printed(record: &Record) -> ReadRecord {
+    let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).expect("the records of these tests are text");
+    let header = |(name, value): &(String, Option<Vec<u8>>)| (name.clone(), value.as_ref().map(text).expect("a value"));
+    ReadRecord {
+        partition: record.partition.expect("it was read"),
+        offset: record.offset.expect("it was read"),
+        timestamp: record.timestamp.expect("it was read"),
+        key: record.key.as_ref().map(text),
+        value: record.value.as_ref().map(text),
+        headers: record.headers.iter().map(header).collect(),
+    }
+}
+
+/// Writes records of every form with both clients, and checks that each reads what the other wrote.
+fn check_records_pass(client: &Client, tools: &Tools, topic: &str) {
+    client.create_topic(topic, 2, &[("message.timestamp.after.max.ms", "9223372036854775807")]);
+    let ours = [
+        Record::new(1, "a", "1").at(1_000_000_000_123).header("trace", "x").header("trace", "y"),
+        Record { value: None, ..Record::new(0, "a", "").at(2_000_000_000_456) },
+        Record { key: None, ..Record::new(1, "", "no key").at(3) },
+    ];
+    client.write(topic, &ours);
+    let javas = [
+        WrittenRecord::new("b", "2").header("from", "java"),
         WrittenRecord::tombstone("a"),
         WrittenRecord { value: Some("no key".to_owned()), ..WrittenRecord::default() },
     ];
-    tools.write(topic, &written, &[("compression.type", "zstd")]);
-    let read = tools.read(topic, Isolation::ReadCommitted, written.len());
-    let mut read: Vec<WrittenRecord> = read.into_iter().map(as_written).collect();
-    let mut written = written.to_vec();
-    // Keys are spread over partitions: the order is that of each key.
-    read.sort_by(|a, b| a.key.cmp(&b.key));
-    written.sort_by(|a, b| a.key.cmp(&b.key));
-    assert_eq!(read, written);
+    tools.write(topic, &javas, &[("compression.type", "zstd")]);
+    let read = client.read_all(topic, Isolation::ReadCommitted);
+    for record in &ours {
+        let written = |read: &Record| Record { offset: None, ..read.clone() } == *record;
+        assert!(read.iter().any(written), "{record:?} is not in {read:?}");
+    }
+    let both = ours.len() + javas.len();
+    assert_eq!(read.len(), both);
+    assert_eq!(read.iter().map(printed).collect::<Vec<_>>(), tools.read(topic, Isolation::ReadCommitted, both));
+    for java in javas {
+        let written = |read: &Record| {
+            let ReadRecord { key, value, headers, .. } = printed(read);
+            WrittenRecord { key, value, headers } == java
+        };
+        assert!(read.iter().any(written), "{java:?} is not in {read:?}");
+    }
+    let ends: Vec<i64> = client.offsets(topic).values().map(|(_, end)| *end).collect();
+    assert_eq!(ends.iter().sum::<i64>(), i64::try_from(both).expect("few records"));
 }
 
-fn as_written(record: ReadRecord) -> WrittenRecord {
-    WrittenRecord { key: record.key, value: record.value, headers: record.headers }
+fn numbers(range: std::ops::Range<u32>) -> Vec<Record> {
+    range.map(|number| Record::new(0, number.to_string(), "v")).collect()
 }
 
-fn numbers(range: std::ops::Range<u32>) -> Vec<WrittenRecord> {
-    range.map(|number| WrittenRecord::new(&number.to_string(), "v")).collect()
+fn keys(records: &[Record]) -> Vec<&[u8]> {
+    records.iter().map(|record| record.key.as_deref().expect("a key")).collect()
 }
 
 #[test]
-fn records_go_in_and_come_out_of_the_shared_broker() {
-    let (tools, topic) = (Broker::shared().tools(), Broker::unique("records"));
-    tools.create_topic(&topic, 2, &[("min.insync.replicas", "1")]);
-    check_records_pass(&tools, &topic);
-    assert_eq!(tools.end_offsets(&topic).values().sum::<i64>(), 4);
-    assert!(tools.describe_topic(&topic).contains("min.insync.replicas=1"));
+fn records_pass_between_two_clients_and_the_shared_broker() {
+    let broker = Broker::shared();
+    check_records_pass(&broker.client(), &broker.tools(), &Broker::unique("records"));
 }
 
 #[test]
-fn aborted_transactions_are_hidden_from_a_committed_reader_alone() {
-    let (tools, from, to) = (Broker::shared().tools(), Broker::unique("from"), Broker::unique("to"));
-    tools.create_topic(&from, 1, &[]);
-    tools.create_topic(&to, 1, &[]);
-    let written = numbers(0..200);
-    tools.write(&from, &written, &[]);
+fn a_secured_broker_takes_the_same_with_tls_and_a_password() {
+    let broker = Broker::start(&BrokerSettings::new().secured());
+    check_records_pass(&broker.secured_client(), &broker.secured_tools(), "secret");
+}
+
+#[test]
+fn a_committed_reader_sees_neither_aborted_nor_open_transactions() {
+    let (client, topic) = (Broker::shared().client(), Broker::unique("transactions"));
+    client.create_topic(&topic, 1, &[]);
+    let writer = client.producer(Some(&topic), &[]);
+    for (records, committed) in [(numbers(0..3), true), (numbers(3..5), false), (numbers(5..6), true)] {
+        writer.begin();
+        writer.write(&topic, &records);
+        if committed {
+            writer.commit().expect("nobody else has this id");
+        } else {
+            writer.abort();
+        }
+    }
+    writer.begin();
+    writer.write(&topic, &numbers(6..7));
+    let read = |isolation| client.read_all(&topic, isolation);
+    assert_eq!(keys(&read(Isolation::ReadCommitted)), keys(&[numbers(0..3), numbers(5..6)].concat()));
+    assert_eq!(keys(&read(Isolation::ReadUncommitted)), keys(&numbers(0..7)));
+    // Another producer of this id fences the first.
+    let _second = client.producer(Some(&topic), &[]);
+    assert!(writer.commit().is_err());
+    assert_eq!(keys(&read(Isolation::ReadCommitted)), keys(&[numbers(0..3), numbers(5..6)].concat()));
+}
+
+#[test]
+fn javas_transactions_are_read_as_java_reads_them() {
+    let (broker, from, to) = (Broker::shared(), Broker::unique("from"), Broker::unique("to"));
+    let (client, tools) = (broker.client(), broker.tools());
+    [&from, &to].into_iter().for_each(|topic| client.create_topic(topic, 1, &[]));
+    client.write(&from, &numbers(0..100));
     tools.copy_in_transactions((&from, 0), &to, &to, 5, true);
-    let read = |isolation, records| tools.read(&to, isolation, records).into_iter().map(as_written);
-    assert_eq!(read(Isolation::ReadCommitted, written.len()).collect::<Vec<_>>(), written);
-    // Of 40 transactions some were aborted; their records come again.
-    let all = tools.end_offsets(&to)[&0];
-    assert!(all > 200 + 40, "{all} offsets");
-    let group = tools.group_positions(&to);
-    assert_eq!(group[&(from, 0)].position, 200);
+    let committed = client.read_all(&to, Isolation::ReadCommitted);
+    assert_eq!(keys(&committed), keys(&numbers(0..100)));
+    let printed: Vec<_> = committed.iter().map(printed).collect();
+    assert_eq!(tools.read_all(&to, Isolation::ReadCommitted), printed);
+    assert_eq!(client.group_positions(&to, &from)[&0], 100);
+    assert_eq!(tools.group_positions(&to)[&(from, 0)].position, 100);
+    assert_eq!(tools.end_offsets(&to)[&0], client.offsets(&to)[&0].1);
+}
+
+#[test]
+fn topics_grow_shrink_and_go() {
+    let (client, topic) = (Broker::shared().client(), Broker::unique("topics"));
+    client.create_topic(&topic, 1, &[]);
+    client.write(&topic, &numbers(0..4));
+    client.delete_records(&topic, 0, 3);
+    assert_eq!(client.offsets(&topic)[&0], (3, 4));
+    client.add_partitions(&topic, 2);
+    until("the second partition", || client.offsets(&topic).len() == 2);
+    client.write(&topic, &[Record::new(1, "far", "v")]);
+    assert_eq!(keys(&client.read_all(&topic, Isolation::ReadCommitted)), [&b"3"[..], b"far"]);
+    client.delete_topic(&topic);
+    client.create_topic(&topic, 1, &[]);
+    until("the new, empty topic", || client.offsets(&topic).into_iter().eq([(0, (0, 0))]));
+}
+
+#[test]
+fn a_record_that_is_refused_is_an_error() {
+    let (client, topic) = (Broker::shared().client(), Broker::unique("refused"));
+    client.create_topic(&topic, 1, &[("max.message.bytes", "1000")]);
+    let large = Record::new(0, "large", vec![0; 2_000]);
+    let refused = client.producer(None, &[]).try_write(&topic, &[large]).expect_err("it is too large");
+    assert!(refused.to_string().contains("Message size too large"), "{refused}");
 }
 
 #[test]
 fn what_a_broker_has_taken_is_there_after_a_kill_a_stop_and_a_pause() {
-    let mut broker = Broker::start(&BrokerSettings::new().with("log.flush.interval.messages", 1));
-    let tools = broker.tools();
-    tools.create_topic("kept", 1, &[]);
-    tools.write("kept", &numbers(0..3), &[]);
+    let mut broker = Broker::start(&BrokerSettings::new());
+    let client = broker.client();
+    client.create_topic("kept", 1, &[]);
+    client.write("kept", &numbers(0..3));
     broker.kill();
+    assert!(!broker.answers());
     broker.start_again();
-    tools.write("kept", &numbers(3..5), &[]);
+    client.write("kept", &numbers(3..5));
     broker.stop();
     broker.start_again();
     broker.pause();
+    assert!(!broker.answers());
     broker.resume();
-    let read: Vec<_> = tools.read("kept", Isolation::ReadUncommitted, 5).into_iter().map(as_written).collect();
-    assert_eq!(read, numbers(0..5));
+    assert!(broker.answers());
+    client.write("kept", &numbers(5..6));
+    assert_eq!(keys(&client.read_all("kept", Isolation::ReadCommitted)), keys(&numbers(0..6)));
 }
 
 #[test]
-fn a_secured_broker_asks_for_tls_and_a_password() {
-    let broker = Broker::start(&BrokerSettings::new().secured());
-    let tools = broker.secured_tools();
-    tools.create_topic("secret", 1, &[]);
-    check_records_pass(&tools, "secret");
-}
-
-#[test]
-fn a_broker_with_a_setting_that_does_not_exist_is_shown_with_its_log() {
+fn a_broker_that_does_not_start_is_shown_with_its_log() {
     let settings = BrokerSettings::new().with("log.cleaner.threads", "many");
     let failure = std::panic::catch_unwind(|| Broker::start(&settings)).err().expect("it cannot start");
     let message = failure.downcast_ref::<String>().expect("a message");
     assert!(message.contains("Invalid value many for configuration log.cleaner.threads"), "{message}");
 }
 
-/// The other half of the test below: prints where its broker listens, and waits to be killed.
+/// The other half of the test below: says where its broker listens, and waits to be killed.
 const PARENT: &str = "THALWEG_BROKER_PARENT";
 
 #[test]

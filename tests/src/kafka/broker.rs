@@ -1,5 +1,6 @@
 //! One broker: started, killed, paused, started again.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::client::Client;
 use super::installation::Installation;
 use super::metadata::live_brokers;
 use super::ports::{chance, free_ports};
@@ -152,6 +154,17 @@ impl Broker {
         self.node.id
     }
 
+    /// A client that is not the engine's, for this broker.
+    pub fn client(&self) -> Client {
+        Client::new(&self.bootstrap(), &BTreeMap::new())
+    }
+
+    /// The same at its secured listener.
+    pub fn secured_client(&self) -> Client {
+        let (bootstrap, secrets) = self.secured();
+        Client::new(&bootstrap, &secrets.client_properties())
+    }
+
     /// Kafka's own programs, for this broker.
     pub fn tools(&self) -> Tools {
         Tools::new(self.bootstrap())
@@ -184,6 +197,11 @@ impl Broker {
 
     fn log_path(&self) -> PathBuf {
         self.folder.join("broker.log")
+    }
+
+    /// Whether it answers a question within two seconds.
+    pub fn answers(&self) -> bool {
+        live_brokers(self.node.clients).is_ok()
     }
 
     /// Kills it as a power failure would.

@@ -1,6 +1,9 @@
 //! Several brokers that are one cluster.
 
+use std::collections::BTreeMap;
+
 use super::broker::Broker;
+use super::client::Client;
 use super::metadata::live_brokers;
 use super::settings::BrokerSettings;
 use super::tools::Tools;
@@ -20,6 +23,11 @@ impl Cluster {
     /// Where clients connect: every broker.
     pub fn bootstrap(&self) -> String {
         self.brokers.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// A client that is not the engine's, for this cluster.
+    pub fn client(&self) -> Client {
+        Client::new(&self.bootstrap(), &BTreeMap::new())
     }
 
     /// Kafka's own programs, for this cluster.

@@ -5,10 +5,12 @@
 //!                         │
 //!                   Installation ─▶ Broker (one node), Cluster (three)   start · kill -9 · stop · pause · start again
 //!                         │               ▲
-//!                         └─▶ Tools ──────┘   Kafka's own Java programs: topics, records in and out, groups
+//!                         └─▶ Tools ──────┤   Kafka's own Java programs: topics, records in and out, groups
+//!                             Client ──────┘   librdkafka: the same, in milliseconds
 //! ```
 
 mod broker;
+mod client;
 mod cluster;
 mod installation;
 mod metadata;
@@ -19,6 +21,7 @@ mod settings;
 mod tools;
 
 pub use broker::Broker;
+pub use client::{Client, Record, Writer};
 pub use cluster::Cluster;
 pub use records::{Isolation, ReadRecord, WrittenRecord};
 pub use secrets::{PASSWORD, Secrets, USER};

@@ -198,6 +198,7 @@ mod tests {
             epoch: Epoch(42),
             epochs_open: 0,
             checkpoint: checkpoint.map(info),
+            checkpoint_failure: None,
             records_in: 1_234_567,
             records_out: 0,
             progress: None,

@@ -80,7 +80,7 @@ pub trait OperatorStore {
     fn encode(&mut self, rows: usize) -> Result<Option<SealedStore>>;
     /// The checkpoint is committed and applied: what did not change since is clean.
     fn committed(&mut self, epoch: Epoch) -> Result<()>;
-    /// The checkpoint was abandoned: everything in it is dirty again.
+    /// The checkpoint was abandoned: everything in it is dirty again, and a store that has not sealed it never does.
     fn abandoned(&mut self, epoch: Epoch);
     /// Bytes of changes that no applied checkpoint holds.
     fn dirty_bytes(&self) -> u64;

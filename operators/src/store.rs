@@ -132,7 +132,7 @@ pub(crate) struct KeyedStore<K: Key, V: State> {
     reader: TypedReader<K, V>,
     epoch: Epoch,
     minted_at: i64,
-    /// The last checkpoint that was sealed.
+    /// The last checkpoint that was sealed, or given up before that.
     sealed_at: Epoch,
     /// Whether it is still to be encoded.
     sealed: bool,
@@ -247,7 +247,14 @@ impl<K: Key, V: State> OperatorStore for KeyedStore<K, V> {
     }
 
     fn abandoned(&mut self, epoch: Epoch) {
-        self.store.abandoned(epoch);
+        if self.sealed_at == epoch {
+            self.store.abandoned(epoch);
+            self.sealed = false;
+        } else {
+            assert!(self.sealed_at < epoch, "store {:?}: checkpoint {epoch} is of the past", self.id);
+            // Its turn has not come, and must not come any more.
+            self.sealed_at = epoch;
+        }
     }
 
     fn dirty_bytes(&self) -> u64 {

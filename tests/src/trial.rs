@@ -74,6 +74,8 @@ pub struct Trial {
     pub kills: u64,
     /// Runs that ended with an injected error.
     pub errors: u64,
+    /// Checkpoints that were given up because they could not be written.
+    pub given_up: u64,
     /// Failpoints at which runs were killed.
     pub points: BTreeSet<String>,
     /// Epochs of the job.
@@ -222,6 +224,7 @@ impl<'a> Running<'a> {
         });
         self.seen.append(&mut seen);
         let log = process.log();
+        self.trial.given_up += log.matches("the checkpoint is given up").count() as u64;
         let finished = match (ended, &fault.end) {
             (None, _) => {
                 self.trial.kills += 1;

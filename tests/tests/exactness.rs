@@ -14,7 +14,9 @@ const KILLS: u64 = 100;
 const KILLS_PER_SEED: u64 = 6;
 
 /// Failpoints that a job does not pass in a test's time, with who hits them.
-const ELSEWHERE: [(&str, &str); 1] = [
+const ELSEWHERE: [(&str, &str); 2] = [
+    // A checkpoint is given up only where its changelogs cannot be written, which takes an error at another point first.
+    ("checkpoint-abandoned", "a_checkpoint_that_cannot_be_written_is_made_up_for"),
     // A log is cleaned each minute, and only segments that are full: connectors/tests/log_faults.rs kills it there.
     ("log-clean-rename", "connectors/tests/log_faults.rs"),
 ];
@@ -105,6 +107,32 @@ fn every_failpoint_is_hit_and_changes_nothing() {
     let missed: Vec<_> = points.iter().filter(|point| !hit.contains(*point)).map(String::as_str).collect();
     let elsewhere: Vec<_> = ELSEWHERE.iter().map(|(point, _)| *point).collect();
     assert_eq!(missed, elsewhere, "a failpoint that no job passes tests nothing");
+}
+
+/// Changelogs that cannot be written, or whose write is not known to have succeeded: the job goes on, also where it is killed right
+/// after the decision to give that checkpoint up, and what was written is all there is left.
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_made_up_for() {
+    let test = "a_checkpoint_that_cannot_be_written_is_made_up_for";
+    let (mut killed, mut went_on) = (0, 0);
+    for seed in seeds(2500, 8) {
+        let mut random = Random::new(seed);
+        let mut fails = || {
+            let point = *random.pick(&["changelog-append", "checkpoint-changelog"]);
+            format!("{point}=error@{}", random.between(1, 5))
+        };
+        let faults = vec![
+            Fault::point(format!("{};checkpoint-abandoned=kill@1", fails())).losing_state(),
+            Fault::point(format!("{};history-append=kill@9", fails())).losing_state(),
+            Fault::point(format!("{};checkpoint-abandoned=kill@1", fails())),
+            Fault::point(fails()),
+        ];
+        let trial = check(test, seed, Trial::run(seed, &TrialOptions::points(seed, faults)));
+        println!("seed {seed}: {trial:?}");
+        killed += u64::from(trial.points.contains("checkpoint-abandoned"));
+        went_on += u64::from(trial.given_up > trial.kills);
+    }
+    assert!(number("THALWEG_SEED").is_some() || killed > 4 && went_on > 0, "{killed} and {went_on} are too few");
 }
 
 /// How a known bug is to be found: what happens to the runs of a trial.

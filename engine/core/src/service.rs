@@ -58,6 +58,9 @@ pub struct JobStatus {
     /// The last committed checkpoint.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<CheckpointInfo>,
+    /// Why the checkpoints since then could not be written; the job goes on and tries again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_failure: Option<String>,
     /// Records read since the process started.
     pub records_in: u64,
     /// Records given to sinks since the process started.

@@ -18,6 +18,7 @@ use crate::clock::wall_clock;
 use crate::event::{CheckpointMessage, DriverEvent, Durable, Question, TaskEvent, WorkerMessage, unavailable};
 use crate::merge::merge_replies;
 use crate::minter::{Cut, Facts, Minter};
+use crate::retry::Retries;
 use crate::shared::Shared;
 use crate::sinks::SinkMessage;
 
@@ -45,6 +46,7 @@ pub(crate) struct Driver {
     pub(crate) checkpoint: CheckpointState,
     /// A checkpoint was asked for and is not begun: one is open still, or there is nothing new to keep.
     pub(crate) checkpoint_wanted: bool,
+    pub(crate) retries: Retries,
     /// Bytes of changes beyond which a checkpoint is wanted early; nothing is minted beyond twice as many.
     pub(crate) soft_cap: u64,
     pub(crate) early_asked: bool,
@@ -107,6 +109,7 @@ impl Driver {
             DriverEvent::Progress => {}
             DriverEvent::Durable(durable) => self.acknowledge(durable),
             DriverEvent::Applied(epoch) => self.applied(epoch)?,
+            DriverEvent::CheckpointFailed(epoch, error) => self.checkpoint_failed(epoch, error)?,
             DriverEvent::Settled(epoch) => self.settled(epoch),
             DriverEvent::Ask(question) => self.ask_all(*question),
             DriverEvent::Stop => {
@@ -146,14 +149,21 @@ impl Driver {
         self.epochs_open.set(self.gate.cut().0.saturating_sub(1).saturating_sub(processed.0) as f64);
         self.observe_latency(processed);
         self.shared.processed(processed);
-        self.begin_checkpoint();
+        let retry = self.begin_checkpoint();
         self.bound_changes();
+        let cut = self.cut_epochs()?;
+        Ok(retry.into_iter().chain(cut).min())
+    }
+
+    /// Ends the epochs that are due to end; says when another will be.
+    fn cut_epochs(&mut self) -> Result<Option<Duration>> {
         let timer = self.gate.earliest_timer();
         let timer_in = (timer != NO_TIMER).then(|| Duration::from_micros((timer - wall_clock()).max(0) as u64));
         loop {
             let facts = Facts {
                 now: self.started.elapsed(),
                 timer_in,
+                wanted: self.wants_epoch(),
                 processed: self.gate.processed(),
                 highest: self.gate.highest(),
             };
@@ -167,15 +177,30 @@ impl Driver {
                 }
                 Cut::At(due) => return Ok(Some(due.saturating_sub(facts.now).max(Duration::from_micros(100)))),
                 Cut::Wait => {
-                    self.tell_drained(self.gate.recorded_only());
+                    self.tell_drained(self.gate.recorded_only())?;
                     return Ok(None);
                 }
                 Cut::Over => {
-                    self.tell_drained(true);
+                    self.tell_drained(true)?;
                     return Ok(None);
                 }
             }
         }
+    }
+
+    /// Whether an epoch is needed, even an empty one: for a checkpoint after one that was given up. Where epochs are cut by count,
+    /// or as another run has cut them, none may be added.
+    fn wants_epoch(&self) -> bool {
+        self.checkpoint_wanted
+            && self.may_add_epochs()
+            && self.retries.needs_epoch(self.gate.released())
+            && self.retries.wait(self.started.elapsed()).is_zero()
+            // Nothing that will be released is on its way.
+            && self.gate.cut() == self.next_binding
+    }
+
+    fn may_add_epochs(&self) -> bool {
+        self.gate.limits().cutting == Cutting::Together && !self.gate.recorded_only()
     }
 
     /// Makes the bindings of complete epochs durable, in order, then releases them.
@@ -241,13 +266,21 @@ impl Driver {
         time
     }
 
-    /// Chooses the epoch of a checkpoint that was asked for: the last released one, before anything more is released.
-    fn begin_checkpoint(&mut self) {
-        let CheckpointState::Idle(last) = self.checkpoint else { return };
+    /// Chooses the epoch of a checkpoint that was asked for: the last released one, before anything more is released. Says how long
+    /// that has to wait, where the last attempt has failed.
+    fn begin_checkpoint(&mut self) -> Option<Duration> {
+        let CheckpointState::Idle(last) = self.checkpoint else { return None };
+        if !self.checkpoint_wanted {
+            return None;
+        }
+        let wait = self.retries.wait(self.started.elapsed());
+        if !wait.is_zero() {
+            return Some(wait);
+        }
         let epoch = self.gate.released();
         // In a replay the positions at the last released epoch are known when it is read again.
-        if !self.checkpoint_wanted || epoch <= last || self.next_binding <= epoch {
-            return;
+        if epoch <= last || self.next_binding <= epoch {
+            return None;
         }
         self.checkpoint_wanted = false;
         let sources = self.positions.iter().map(|(of, next)| SourceState { of: *of, next: *next }).collect();
@@ -256,24 +289,27 @@ impl Driver {
         self.gate.set_checkpoint(epoch);
         self.shared.look();
         let _ = self.sinks.send(SinkMessage::Look);
+        None
     }
 
     /// Changes that no checkpoint holds must stay in memory: beyond the soft cap an early checkpoint is asked for, beyond the hard
-    /// one nothing more is minted until a checkpoint has made room.
+    /// one nothing more is minted until a checkpoint has made room, unless that checkpoint needs an epoch more.
     fn bound_changes(&mut self) {
         let dirty = self.gate.dirty();
         if dirty > self.soft_cap && matches!(self.checkpoint, CheckpointState::Idle(_)) && !self.early_asked {
             self.early_asked = true;
             (self.tell)(TaskEvent::CheckpointWanted);
         }
-        self.gate.hold(dirty > self.soft_cap.saturating_mul(2));
+        let needs_epoch = self.retries.needs_epoch(self.gate.released());
+        self.gate.hold(dirty > self.soft_cap.saturating_mul(2) && !needs_epoch);
     }
 
     fn acknowledge(&mut self, durable: Durable) {
-        let CheckpointState::Writing(epoch, sources, minted_at, since) = self.checkpoint.clone() else {
-            panic!("a checkpoint is durable that is not being written: {:?}", self.checkpoint);
-        };
-        assert_eq!(durable.epoch, epoch, "the checkpoint that is durable is the one that was begun");
+        // One that was given up meanwhile may become durable before the checkpointer hears of that.
+        let CheckpointState::Writing(epoch, sources, minted_at, since) = self.checkpoint.clone() else { return };
+        if durable.epoch != epoch {
+            return;
+        }
         self.checkpoint = CheckpointState::Undecided(epoch, since);
         self.shared.changed_keys(durable.changed);
         self.shared.set_state_keys(durable.stores.iter().map(|state| state.entries).sum());
@@ -300,11 +336,26 @@ impl Driver {
         assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
         self.settle(epoch, WorkerMessage::Applied);
         self.early_asked = false;
+        self.retries.committed();
         if !self.keep_bindings {
             self.bindings.trim(&*self.log, epoch)?;
         }
         self.shared.checkpointed(epoch, self.generation, since.elapsed(), wall_clock());
         (self.tell)(TaskEvent::Applied(epoch));
+        Ok(())
+    }
+
+    /// The checkpointer cannot write a checkpoint: the coordinator decides that it is given up, which no crash forgets.
+    fn checkpoint_failed(&mut self, epoch: Epoch, error: Error) -> Result<()> {
+        match self.checkpoint {
+            CheckpointState::Writing(open, ..) if open == epoch => {}
+            // Given up already.
+            _ => return Ok(()),
+        }
+        tracing::warn!(%epoch, "the checkpoint is given up, another one is tried soon: {error}");
+        self.shared.checkpoint_failed(epoch, &error);
+        self.retries.failed(error, self.started.elapsed())?;
+        (self.tell)(TaskEvent::CheckpointFailed { generation: self.generation, epoch });
         Ok(())
     }
 
@@ -316,6 +367,10 @@ impl Driver {
         if open == epoch {
             let _ = self.checkpoints.send(CheckpointMessage::Abandoned(epoch));
             self.settle(epoch, WorkerMessage::Abandoned);
+            self.retries.given_up(epoch);
+            self.early_asked = false;
+            // Whatever the reason was to take it, it holds.
+            (self.tell)(TaskEvent::CheckpointWanted);
         }
     }
 
@@ -335,14 +390,23 @@ impl Driver {
     }
 
     /// Says once that everything is processed which will ever come.
-    fn tell_drained(&mut self, over: bool) {
+    ///
+    /// Errors: why the last checkpoint was given up, where no epoch may follow for another attempt.
+    fn tell_drained(&mut self, over: bool) -> Result<()> {
         let last = Epoch(self.next_binding.0 - 1);
         let idle = self.gate.processed().min(last) == last && self.gate.released() == last && self.shares.is_empty();
         let cut = self.gate.recorded_only() || self.gate.cut() == self.next_binding;
-        if over && idle && cut && last >= self.gate.recorded().last() && !self.drained {
+        if !(over && idle && cut && last >= self.gate.recorded().last()) {
+            return Ok(());
+        }
+        if self.retries.needs_epoch(last) && !self.may_add_epochs() {
+            return Err(self.retries.take_cause());
+        }
+        if !self.drained {
             self.drained = true;
             (self.tell)(TaskEvent::Drained(last));
         }
+        Ok(())
     }
 
     /// Puts a question to all workers, to be answered after the last released epoch: nobody can be beyond it yet.

@@ -1,6 +1,8 @@
 //! What the threads of a task tell each other.
 
-use thalweg_core::{CheckpointAck, Command, Epoch, Query, QueryResult, ReadOptions, SinkKey, StoreState};
+use thalweg_core::{
+    CheckpointAck, Command, Epoch, Error, Generation, Query, QueryResult, ReadOptions, SinkKey, StoreState,
+};
 use thalweg_operators::SourceEvent;
 use thalweg_state::SealedStore;
 
@@ -16,6 +18,8 @@ pub(crate) enum DriverEvent {
     Durable(Durable),
     /// The checkpointer has applied a committed checkpoint.
     Applied(Epoch),
+    /// The changelogs of a checkpoint could not be written: it has to be given up.
+    CheckpointFailed(Epoch, Error),
     /// A worker has been told of a decided checkpoint.
     Settled(Epoch),
     /// A question that all workers answer at one epoch.
@@ -80,6 +84,13 @@ pub enum TaskEvent {
     Report(thalweg_core::Report),
     /// Changes fill the memory: a checkpoint is wanted before its time.
     CheckpointWanted,
+    /// A checkpoint cannot be written and has to be given up; the task goes on and tries another one later.
+    CheckpointFailed {
+        /// The task's generation.
+        generation: Generation,
+        /// Its epoch.
+        epoch: Epoch,
+    },
     /// All input is read (or reading was stopped) and processed: a last checkpoint completes the job.
     Drained(Epoch),
     /// A committed checkpoint is applied.

@@ -15,6 +15,7 @@
 )]
 
 mod bindings;
+mod changelogs;
 mod checkpointer;
 mod clock;
 mod committed;
@@ -24,6 +25,7 @@ mod event;
 mod merge;
 mod minter;
 mod restore;
+mod retry;
 mod running;
 mod scrubber;
 mod shared;

@@ -41,6 +41,8 @@ pub(crate) struct Facts {
     pub(crate) now: Duration,
     /// How long until the earliest timer is due, if one is set.
     pub(crate) timer_in: Option<Duration>,
+    /// An epoch is wanted even if there is nothing to read: a checkpoint that was given up is made up for at a later one only.
+    pub(crate) wanted: bool,
     /// The last epoch that everything has processed.
     pub(crate) processed: Epoch,
     /// The highest epoch that any partition reads into, where shares end by count.
@@ -84,16 +86,13 @@ impl Minter {
                 false => Cut::Wait,
             };
         }
-        if let Some(due) = facts.timer_in.filter(|_| self.since.is_none())
-            && !over
-            && due.is_zero()
-            && self.may_open(facts.processed)
-        {
+        let timer_due = facts.timer_in.is_some_and(|due| due.is_zero()) && !over;
+        if (timer_due || facts.wanted) && self.since.is_none() && self.may_open(facts.processed) {
             return self.cut(self.open.next());
         }
         let Some(since) = self.since else {
             return match facts.timer_in {
-                _ if over => Cut::Over,
+                _ if over && !facts.wanted => Cut::Over,
                 Some(due) if due.is_zero() => Cut::Wait,
                 Some(due) => Cut::At(facts.now + due),
                 None => Cut::Wait,
@@ -132,7 +131,7 @@ mod tests {
     }
 
     fn facts(now: u32, processed: u64) -> Facts {
-        Facts { now: now * MS, timer_in: None, processed: Epoch(processed), highest: Epoch(processed) }
+        Facts { now: now * MS, timer_in: None, wanted: false, processed: Epoch(processed), highest: Epoch(processed) }
     }
 
     #[test]
@@ -162,6 +161,20 @@ mod tests {
         assert_eq!(minter.decide(later), Cut::At(7 * MS));
         let due = Facts { timer_in: Some(Duration::ZERO), ..facts(7, 4) };
         assert_eq!(minter.decide(due), Cut::Before(Epoch(6)));
+    }
+
+    #[test]
+    fn a_wanted_epoch_is_minted_without_records_also_after_the_end_of_input() {
+        let mut minter = minter(Cutting::Together);
+        let wanted = |processed| Facts { wanted: true, ..facts(7, processed) };
+        assert_eq!(minter.decide(wanted(4)), Cut::Before(Epoch(6)));
+        assert_eq!(minter.decide(wanted(4)), Cut::Before(Epoch(7)));
+        assert_eq!(minter.decide(wanted(4)), Cut::Wait, "two epochs are open already");
+        minter.ended();
+        minter.ended();
+        assert_eq!(minter.decide(wanted(4)), Cut::Wait, "it is not over");
+        assert_eq!(minter.decide(wanted(6)), Cut::Before(Epoch(8)));
+        assert_eq!(minter.decide(facts(8, 7)), Cut::Over);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use thalweg_operators::{ChangelogKind, Plan};
 use thalweg_state::changelog::Fold;
 use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
 
-use crate::checkpointer::changelog_topic;
+use crate::changelogs::changelog_topic;
 
 /// Bytes read from a changelog at once.
 const READ_BYTES: usize = 4 << 20;

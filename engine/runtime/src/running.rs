@@ -9,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use thalweg_connectors::SinkContext;
-use thalweg_connectors::log::Producer;
 use thalweg_core::{Binding, Error, PartitionId, PartitionSpec, RecoveryPlan, Result, SinkKey, SourceKey, WorkerIndex};
 use thalweg_operators::{Cutting, EpochGate, EpochLimits, Failure, Recorded, WorkerContext};
 use timely::CommunicationConfig;
 use timely::communication::WorkerGuards;
 
 use crate::bindings::{BindingsWriter, Stored};
+use crate::changelogs::Changelogs;
 use crate::checkpointer::Checkpointer;
 use crate::config::TaskConfig;
 use crate::driver::{CheckpointState, Driver};
 use crate::event::{CheckpointMessage, DriverEvent, TaskEvent, WorkerMessage};
 use crate::minter::Minter;
+use crate::retry::Retries;
 use crate::scrubber::Scrubber;
 use crate::shared::{Shared, WorkerLink};
 use crate::sinks::{SinkMessage, Sinks};
@@ -55,7 +56,7 @@ impl Running {
         recovery: &RecoveryPlan,
         stored: Vec<Stored>,
         backend: Arc<thalweg_state::Backend>,
-        changelogs: Option<Box<dyn Producer>>,
+        changelogs: Option<Changelogs>,
     ) -> Result<Self> {
         let config = &place.config;
         let checkpoint = recovery.checkpoint_epoch();
@@ -89,7 +90,6 @@ impl Running {
         let generation = config.metrics.gauge("generation", "The current generation of the job", &labels);
         generation.set(recovery.generation.0 as f64);
         let checkpointer = Checkpointer {
-            job: config.job_id,
             generation: recovery.generation,
             backend: backend.clone(),
             changelogs,
@@ -211,6 +211,7 @@ impl Running {
             shares: BTreeMap::new(),
             checkpoint: CheckpointState::Idle(recovery.checkpoint_epoch()),
             checkpoint_wanted: false,
+            retries: Retries::default(),
             soft_cap: (settings.state_memory / 4).max(1),
             early_asked: false,
             shared: place.shared.clone(),

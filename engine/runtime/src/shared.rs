@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use thalweg_core::{
-    At, CheckpointInfo, Epoch, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount, Phase,
-    ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series, StoreInfo,
+    At, CheckpointInfo, Epoch, Error, Generation, JobId, JobName, JobService, JobStatus, Metrics, PartitionCount,
+    Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series,
+    StoreInfo,
 };
 use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader};
 
@@ -56,8 +57,10 @@ struct Status {
     reason: Option<String>,
     generation: Generation,
     checkpoints: VecDeque<CheckpointInfo>,
-    /// The time of the last processed epoch's binding.
+    /// Of the checkpoint that is being taken.
     changed_keys: u64,
+    /// Why no checkpoint could be taken since the last one.
+    checkpoint_failure: Option<String>,
 }
 
 /// A store that may be queried.
@@ -85,6 +88,7 @@ pub(crate) struct Shared {
     records_out: Vec<Series>,
     checkpoint_seconds: thalweg_core::Histogram,
     checkpoint_time: Series,
+    checkpoint_failures: Series,
     state_keys: Series,
 }
 
@@ -119,6 +123,7 @@ impl Shared {
                 generation: Generation(0),
                 checkpoints: VecDeque::new(),
                 changed_keys: 0,
+                checkpoint_failure: None,
             }),
             processed: AtomicU64::new(0),
             sources: AtomicUsize::new(0),
@@ -136,6 +141,11 @@ impl Shared {
             checkpoint_time: metrics.gauge(
                 "checkpoint_last_success_timestamp_seconds",
                 "When the last checkpoint was committed, seconds since 1970",
+                &labels,
+            ),
+            checkpoint_failures: metrics.counter(
+                "checkpoint_failures",
+                "Checkpoints that could not be written and were given up",
                 &labels,
             ),
             state_keys: metrics.gauge("state_keys", "Keys in all stores at the last checkpoint", &labels),
@@ -185,10 +195,16 @@ impl Shared {
         self.state_keys.set(keys as f64);
     }
 
+    pub(crate) fn checkpoint_failed(&self, epoch: Epoch, error: &Error) {
+        self.checkpoint_failures.add(1);
+        self.status.lock().checkpoint_failure = Some(format!("checkpoint {epoch}: {error}"));
+    }
+
     pub(crate) fn checkpointed(&self, epoch: Epoch, generation: Generation, took: Duration, now: i64) {
         self.checkpoint_seconds.observe(took.as_secs_f64());
         self.checkpoint_time.set(now as f64 / 1e6);
         let mut status = self.status.lock();
+        status.checkpoint_failure = None;
         status.checkpoints.truncate(CHECKPOINTS_KEPT - 1);
         let changed_keys = status.changed_keys;
         let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -304,6 +320,7 @@ impl JobService for Shared {
             epoch: Epoch(processed),
             epochs_open: open,
             checkpoint: status.checkpoints.front().cloned(),
+            checkpoint_failure: status.checkpoint_failure.clone(),
             records_in: sum(&self.records_in),
             records_out: sum(&self.records_out),
             progress: fraction.map(|fraction| ProgressRatio((fraction.clamp(0.0, 1.0) * 1e6) as u32)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use thalweg_connectors::log::{Log, Producer};
+use thalweg_connectors::log::Log;
 use thalweg_core::{
     Binding, CheckpointZero, Command, Epoch, Error, Fenced, Generation, JobId, JobService, Phase, RecoveryPlan, Report,
     Result, ScanReport, SinkKey,
@@ -12,7 +12,7 @@ use thalweg_core::{
 use thalweg_operators::{ChangelogKind, Plan};
 
 use crate::bindings::{self, BindingsWriter, Stored};
-use crate::checkpointer::ensure_changelogs;
+use crate::changelogs::Changelogs;
 use crate::clock::wall_clock;
 use crate::config::TaskConfig;
 use crate::event::{DriverEvent, TaskEvent};
@@ -98,7 +98,7 @@ impl Drop for Task {
 /// A task before its plan: fences, then scans, then runs.
 struct Waiting {
     place: Place,
-    bindings: Option<(Generation, BindingsWriter, Option<Box<dyn Producer>>)>,
+    bindings: Option<(Generation, BindingsWriter, Option<Changelogs>)>,
     stored: Vec<Stored>,
 }
 
@@ -140,10 +140,10 @@ impl Waiting {
         let writer = BindingsWriter::open(&**log, *job_id, generation)?;
         let logged = plan.stores().into_iter().filter(|(_, settings)| settings.changelog == ChangelogKind::Log);
         let logged: Vec<_> = logged.map(|(shape, _)| shape.id).collect();
-        ensure_changelogs(&**log, *job_id, plan.settings().partitions, logged.iter().map(String::as_str))?;
+        let job = (*job_id, plan.settings().partitions);
         let changelogs = match logged.is_empty() {
             true => None,
-            false => Some(log.fence(&format!("{job_id}-changelogs-{task}"), generation)?),
+            false => Some(Changelogs::open(log.clone(), job, *task, generation, &logged)?),
         };
         self.bindings = Some((generation, writer, changelogs));
         (self.place.tell)(TaskEvent::Report(Report::Fenced(Fenced { generation, task: self.place.config.task })));

@@ -17,6 +17,8 @@ pub(super) struct JobAnswer {
     epoch: u64,
     epochs_open: u64,
     checkpoint: Option<CheckpointAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checkpoint_failure: Option<String>,
     records_in: u64,
     records_out: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +70,7 @@ impl From<JobStatus> for JobAnswer {
             epoch: status.epoch.0,
             epochs_open: status.epochs_open,
             checkpoint: status.checkpoint.map(Into::into),
+            checkpoint_failure: status.checkpoint_failure,
             records_in: status.records_in,
             records_out: status.records_out,
             progress: status.progress.map(|ratio| f64::from(ratio.0) / 1e6),

@@ -99,6 +99,9 @@ impl Shell {
                 }
                 Ok(ShellEvent::Task(TaskEvent::Report(report))) => self.tell(Event::Report(report))?,
                 Ok(ShellEvent::Task(TaskEvent::CheckpointWanted)) => self.tell(Event::CheckpointWanted)?,
+                Ok(ShellEvent::Task(TaskEvent::CheckpointFailed { generation, epoch })) => {
+                    self.tell(Event::CheckpointFailed { generation, epoch })?;
+                }
                 Ok(ShellEvent::Task(TaskEvent::Drained(epoch))) => {
                     self.drained = Some(epoch);
                     self.want_last_checkpoint()?;

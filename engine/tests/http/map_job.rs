@@ -95,6 +95,7 @@ impl JobService for MapJob {
             epoch: Epoch(7),
             epochs_open: 1,
             checkpoint: self.checkpoints().first().cloned(),
+            checkpoint_failure: Some("checkpoint 6: no answer".to_owned()),
             records_in: 10,
             records_out: 9,
             progress: Some(ProgressRatio(250_000)),

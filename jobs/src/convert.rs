@@ -8,7 +8,7 @@ use thalweg_operators::ConfigKind;
 
 use crate::document::{Item, ItemKind};
 use crate::keys::{Choice, Kind};
-use crate::spec::BiasLevel;
+use crate::spec::{BiasLevel, Start};
 
 /// Why a value does not fit.
 pub(crate) struct Mismatch {
@@ -20,13 +20,6 @@ type Fit<T> = Result<T, Mismatch>;
 
 fn takes<T>(what: impl Into<String>) -> Fit<T> {
     Err(Mismatch { takes: format!("takes {}", what.into()) })
-}
-
-/// Where a source begins.
-pub(crate) enum StartText {
-    Earliest,
-    Latest,
-    At,
 }
 
 pub(crate) fn text(item: &Item) -> Fit<String> {
@@ -111,15 +104,19 @@ pub(crate) fn character(item: &Item) -> Fit<u8> {
     }
 }
 
-pub(crate) fn start(item: &Item) -> Fit<StartText> {
-    match &*item.read() {
-        ItemKind::Time(time) if time.parse::<Timestamp>().is_ok() => Ok(StartText::At),
-        _ => match item.text() {
-            Some("earliest") => Ok(StartText::Earliest),
-            Some("latest") => Ok(StartText::Latest),
-            Some(time) if time.parse::<Timestamp>().is_ok() => Ok(StartText::At),
-            _ => takes("\"earliest\", \"latest\" or a time such as \"2026-01-31T00:00:00Z\""),
-        },
+pub(crate) fn start(item: &Item) -> Fit<Start> {
+    let read = item.read();
+    let text = match &*read {
+        ItemKind::Time(time) => Some(time.as_str()),
+        _ => item.text(),
+    };
+    let time = |text: &str| text.parse().ok().map(|time: Timestamp| Start::Time(time.as_microsecond()));
+    match text {
+        Some("earliest") => Ok(Start::Earliest),
+        Some("latest") => Ok(Start::Latest),
+        text => text
+            .and_then(time)
+            .map_or_else(|| takes("\"earliest\", \"latest\" or a time such as \"2026-01-31T00:00:00Z\""), Ok),
     }
 }
 

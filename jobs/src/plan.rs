@@ -131,6 +131,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
             let start = match source.start {
                 Start::Earliest => thalweg_connectors::log::Start::Earliest,
                 Start::Latest => thalweg_connectors::log::Start::Latest,
+                Start::Time(time) => thalweg_connectors::log::Start::Time(time),
             };
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });

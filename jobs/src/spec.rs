@@ -154,6 +154,8 @@ pub enum Start {
     Earliest,
     /// Behind the last one.
     Latest,
+    /// With the first record that came at or after this time, microseconds since 1970.
+    Time(i64),
 }
 
 impl SourceSpec {

@@ -177,6 +177,25 @@ fn operators_come_behind_their_inputs() {
 }
 
 #[test]
+fn a_log_begins_where_it_is_told() {
+    let job = |start: &str| {
+        let log = format!("connector = \"log\"\ntopic = \"t\"\nstart = {start}");
+        small().replace("connector = \"generator\"\ncount = 10", &log)
+    };
+    for (start, expected) in [
+        ("\"earliest\"", Start::Earliest),
+        ("\"latest\"", Start::Latest),
+        ("\"1970-01-02T00:00:00Z\"", Start::Time(86_400_000_000)),
+        ("1970-01-01T01:00:00.5+01:00", Start::Time(500_000)),
+    ] {
+        let checked = check(&job(start), &[]).unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+        assert_eq!(checked.job.sources[0].start, expected, "{start}");
+    }
+    let problems = check(&job("\"1970-01-02\""), &[]).expect_err("a day is no moment").render(false);
+    assert!(problems.contains("\"earliest\", \"latest\" or a time such as"), "{problems}");
+}
+
+#[test]
 fn the_environment_stands_over_the_file() {
     let set = [
         ("THALWEG__JOB__PARTITIONS", "4"),

@@ -2,7 +2,7 @@
 
 use thalweg_connectors::{CsvOptions, Format};
 
-use crate::convert::{self, StartText};
+use crate::convert;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, ItemKind, Table};
 use crate::keys::{self, Connector, Key};
@@ -92,22 +92,13 @@ impl<'d> Checker<'d> {
 
     fn start(&mut self, what: &str, connector: &Connector, section: &Section<'d>) -> Option<Start> {
         let start = section.or_default("start", convert::start)?;
-        let from_end = matches!(start, StartText::Latest | StartText::At) && connector.name != "log" && connector.ready;
-        if let Some(item) = section.item("start").filter(|_| from_end) {
+        let later = start != Start::Earliest && connector.name != "log" && connector.ready;
+        if let Some(item) = section.item("start").filter(|_| later) {
             let message = format!("{what}: a {} is read from its start", connector.name);
             self.report(Diagnostic::error("start", message).at(&item.at, "").help("remove it, or use \"earliest\""));
             return None;
         }
-        match start {
-            StartText::Earliest => Some(Start::Earliest),
-            StartText::Latest => Some(Start::Latest),
-            StartText::At => {
-                if let Some(item) = section.item("start") {
-                    self.not_available(&format!("{what}: a time as start"), &item.at, "use \"earliest\" or \"latest\"");
-                }
-                None
-            }
-        }
+        Some(start)
     }
 }
 

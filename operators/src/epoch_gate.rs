@@ -52,6 +52,8 @@ pub enum SourceEvent {
     Full(Epoch),
     /// A bounded partition has no more records after the shares sent so far.
     Ended(SourceKey),
+    /// It is known for the first time whether a partition has something to read; where it has ended, that is said before.
+    Seen(SourceKey),
 }
 
 /// The recorded bindings that are repeated: of (C, B] after a restart, or those of another run.

@@ -51,6 +51,8 @@ struct Partition<T> {
     ended: bool,
     /// The driver knows that nothing more comes.
     told_end: bool,
+    /// The driver knows that it was looked at.
+    told_seen: bool,
     pace: Option<Pace>,
 }
 
@@ -160,6 +162,7 @@ impl<T: Data> SourceOperator<T> {
                     sequence: 0,
                     ended: false,
                     told_end: false,
+                    told_seen: false,
                     pace,
                 })
             })
@@ -219,13 +222,8 @@ impl<T: Data> Reading<T> {
             match self.read(index, recorded, buffer)? {
                 0 if recorded.is_some()
                     && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
-                0 => {
-                    return Ok(turn.max(if self.partitions[index].ended {
-                        self.when_ended(index)
-                    } else {
-                        Turn::Idle
-                    }));
-                }
+                0 if self.partitions[index].ended => return Ok(turn.max(self.when_ended(index))),
+                0 => return Ok(turn.max(Turn::Idle)),
                 _ => {
                     turn = Turn::Read;
                     if !buffer.is_empty() {
@@ -244,7 +242,17 @@ impl<T: Data> Reading<T> {
             partition.told_end = true;
             self.gate.tell(SourceEvent::Ended(partition.spec.of));
         }
+        self.seen(index);
         Turn::Waiting
+    }
+
+    /// Tells the driver once that a partition was looked at.
+    fn seen(&mut self, index: usize) {
+        let partition = &mut self.partitions[index];
+        if !partition.told_seen {
+            partition.told_seen = true;
+            self.gate.tell(SourceEvent::Seen(partition.spec.of));
+        }
     }
 
     /// Whether the share that is open has to end.
@@ -339,6 +347,10 @@ impl<T: Data> Reading<T> {
             }
             if full && limits.cutting == Cutting::Together {
                 self.gate.tell(SourceEvent::Full(epoch));
+            }
+            // One that is empty and has ended says first that it has.
+            if read > 0 || state != ReadState::End {
+                self.seen(index);
             }
         } else if read == 0
             && state != ReadState::More

@@ -106,6 +106,7 @@ impl Driver {
             DriverEvent::Source(SourceEvent::Opened(epoch)) => self.minter.opened(epoch, self.started.elapsed()),
             DriverEvent::Source(SourceEvent::Full(epoch)) => self.minter.full(epoch),
             DriverEvent::Source(SourceEvent::Ended(_)) => self.minter.ended(),
+            DriverEvent::Source(SourceEvent::Seen(_)) => self.minter.seen(),
             DriverEvent::Progress => {}
             DriverEvent::Durable(durable) => self.acknowledge(durable),
             DriverEvent::Applied(epoch) => self.applied(epoch)?,

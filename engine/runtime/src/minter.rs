@@ -18,6 +18,8 @@ pub(crate) struct Minter {
     full: bool,
     /// Source partitions that are not at their end.
     reading: usize,
+    /// Source partitions that were not looked at yet.
+    unseen: usize,
     stopping: bool,
 }
 
@@ -51,7 +53,7 @@ pub(crate) struct Facts {
 
 impl Minter {
     pub(crate) fn new(limits: EpochLimits, interval: Duration, open: Epoch, partitions: usize) -> Self {
-        Self { limits, interval, open, since: None, full: false, reading: partitions, stopping: false }
+        Self { limits, interval, open, since: None, full: false, reading: partitions, unseen: partitions, stopping: false }
     }
 
     /// The first record of an epoch was read.
@@ -71,6 +73,11 @@ impl Minter {
         self.reading -= 1;
     }
 
+    /// It is known of one more source partition whether there is something to read.
+    pub(crate) fn seen(&mut self) {
+        self.unseen -= 1;
+    }
+
     /// No more input is read.
     pub(crate) fn stop(&mut self) {
         self.stopping = true;
@@ -86,12 +93,14 @@ impl Minter {
                 false => Cut::Wait,
             };
         }
-        let timer_due = facts.timer_in.is_some_and(|due| due.is_zero()) && !over;
+        // A job whose input has ended stays as it is when it is started again, also where timers are left.
+        let timer_in = facts.timer_in.filter(|_| self.unseen == 0);
+        let timer_due = timer_in.is_some_and(|due| due.is_zero()) && !over;
         if (timer_due || facts.wanted) && self.since.is_none() && self.may_open(facts.processed) {
             return self.cut(self.open.next());
         }
         let Some(since) = self.since else {
-            return match facts.timer_in {
+            return match timer_in {
                 _ if over && !facts.wanted => Cut::Over,
                 Some(due) if due.is_zero() => Cut::Wait,
                 Some(due) => Cut::At(facts.now + due),
@@ -158,9 +167,25 @@ mod tests {
     fn a_timer_mints_an_empty_epoch_when_it_is_due() {
         let mut minter = minter(Cutting::Together);
         let later = Facts { timer_in: Some(7 * MS), ..facts(0, 4) };
+        assert_eq!(minter.decide(later), Cut::Wait, "perhaps all input has ended");
+        minter.seen();
+        assert_eq!(minter.decide(later), Cut::Wait);
+        minter.seen();
         assert_eq!(minter.decide(later), Cut::At(7 * MS));
         let due = Facts { timer_in: Some(Duration::ZERO), ..facts(7, 4) };
         assert_eq!(minter.decide(due), Cut::Before(Epoch(6)));
+    }
+
+    #[test]
+    fn timers_that_are_left_at_the_end_of_input_mint_nothing() {
+        let mut minter = minter(Cutting::Together);
+        let due = Facts { timer_in: Some(Duration::ZERO), ..facts(7, 4) };
+        for _ in 0..2 {
+            assert_eq!(minter.decide(due), Cut::Wait);
+            minter.ended();
+            minter.seen();
+        }
+        assert_eq!(minter.decide(due), Cut::Over);
     }
 
     #[test]

@@ -113,6 +113,9 @@ fn run_plan(
         shell.set_phase(if shell.finished() { Phase::Finished } else { Phase::Stopped });
     }
     progress.finish();
+    if outcome.is_ok() && shell.had_finished() {
+        screen.note("nothing to do: all input was processed by an earlier run");
+    }
     if outcome.is_ok() && arguments.serve && shell.finished() {
         if let Some(server) = &server {
             screen

@@ -43,6 +43,8 @@ pub(super) struct Shell {
     /// Everything up to this epoch is processed, and nothing more will come.
     drained: Option<Epoch>,
     asked_to_stop: bool,
+    /// The checkpoint that was there at the start.
+    found: Epoch,
     /// The last checkpoint that is in RocksDB.
     applied: Epoch,
 }
@@ -67,6 +69,7 @@ impl Shell {
             started: Instant::now(),
             drained: None,
             asked_to_stop: false,
+            found: applied,
             applied,
         }
     }
@@ -74,6 +77,11 @@ impl Shell {
     /// Whether the job has come to its end by itself.
     pub(super) fn finished(&self) -> bool {
         self.drained.is_some() && !self.asked_to_stop
+    }
+
+    /// Whether it had come to its end before it was started.
+    pub(super) fn had_finished(&self) -> bool {
+        self.finished() && self.found > Epoch::ZERO && self.applied == self.found
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use thalweg_connectors::{CsvOptions, Format, OutFormat};
 use thalweg_jobs::{
-    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, Start, apply_environment,
-    explain, graph, parse, schema, validate,
+    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, Start,
+    apply_environment, explain, graph, parse, schema, validate,
 };
 use thalweg_operators::{ConfigKey, ConfigKind, OnError, OperatorInfo};
 

@@ -119,7 +119,7 @@ fn a_checkpoint_that_cannot_be_written_is_made_up_for() {
         let mut random = Random::new(seed);
         let mut fails = || {
             let point = *random.pick(&["changelog-append", "checkpoint-changelog"]);
-            format!("{point}=error@{}", random.between(1, 5))
+            format!("{point}=error@{}", random.between(1, 3))
         };
         let faults = vec![
             Fault::point(format!("{};checkpoint-abandoned=kill@1", fails())).losing_state(),

@@ -2,7 +2,7 @@
 //!
 //! Always compiled, never on a per-record path; one relaxed load where nothing is armed. Only the harness arms them, by the
 //! environment variable `THALWEG_FAILPOINTS` of the process that it starts: `name=kill@3` (third time the point is reached),
-//! `name=error@1`, `name=bug`, several joined by `;`.
+//! `name=error@1` (the first time, and not after that), `name=bug`, several joined by `;`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,17 +74,18 @@ pub fn pass(name: &str) -> Result<()> {
 fn reached(name: &str) -> Result<()> {
     let mut points = POINTS.lock();
     let Some(armed) = points.as_mut().and_then(|points| points.get_mut(name)) else { return Ok(()) };
+    let hit = armed.hits_left == 1;
     armed.hits_left = armed.hits_left.saturating_sub(1);
-    match (armed.action, armed.hits_left) {
-        (Action::Kill, 0) => {
+    match armed.action {
+        Action::Kill if hit => {
             eprintln!("failpoint {name}: killed");
             std::process::abort()
         }
-        (Action::Error, 0) => {
+        Action::Error if hit => {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             Err(Error::io(format!("failpoint {name}"), full))
         }
-        _ => Ok(()),
+        Action::Kill | Action::Error | Action::Bug => Ok(()),
     }
 }
 
@@ -109,6 +110,7 @@ mod tests {
         arm("core-test=error@2;core-bug=bug").expect("armed");
         assert!(pass("core-test").is_ok());
         assert_eq!(pass("core-test").expect_err("second hit").code(), "disk-full");
+        assert!(pass("core-test").is_ok(), "once only");
         assert!(pass("core-other").is_ok());
         assert!(bug("core-bug") && !bug("core-test"));
         assert!(arm("nonsense").is_err());

@@ -97,7 +97,10 @@ mod tests {
         let partitions = vec![(PartitionId(3), 10)];
         let mut writer =
             sink.open(&SinkContext { job_id: JobId(1), generation: Generation(1), partitions }).expect("opens");
-        let batch = EncodedBatch { data: vec![1, 2], records: vec![EncodedRecord { key: None, value: Some(0..2) }] };
+        let batch = EncodedBatch {
+            data: vec![1, 2],
+            records: vec![EncodedRecord { key: None, value: Some(0..2), ..Default::default() }],
+        };
         writer.write(Epoch(1), PartitionId(3), &batch).expect("takes");
         assert_eq!(sink.records(), 0);
         writer.end_epoch(Epoch(1)).expect("ends");

@@ -163,7 +163,7 @@ fn batch_of(epoch: u64, partition: PartitionId, variant: u64) -> EncodedBatch {
         let start = batch.data.len();
         let text = format!("{epoch}p{partition}r{record}v{variant}");
         batch.data.extend_from_slice(text.as_bytes());
-        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()) });
+        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()), ..Default::default() });
     }
     batch
 }

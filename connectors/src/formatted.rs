@@ -97,6 +97,8 @@ impl<T> RecordReader<T> for FormattedReader<T> {
             let index = batch.records.partition_point(|record| record.next < bad.next);
             let position = index.checked_sub(1).map_or(start, |before| batch.records[before].next);
             bad.why = format!("{}: record at {position}: {}", self.name, bad.why);
+            bad.at = position;
+            bad.header = self.raw.header().map(<[u8]>::to_vec);
         }
         self.batch = batch;
         Ok(state)

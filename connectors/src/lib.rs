@@ -7,6 +7,7 @@
 
 mod blackhole;
 pub mod conformance;
+pub mod dead_letter;
 mod file;
 mod format;
 mod formatted;
@@ -26,6 +27,6 @@ pub use formatted::FormattedSource;
 pub use generator::GeneratorSource;
 pub use raw::{RawBatch, RawReader, RawRecord, RawSource};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
-pub use source::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash};
+pub use source::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash};
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

@@ -35,6 +35,12 @@ pub trait RawSource: Send + Sync {
 
     /// Opens a partition at a position that is its start or the position after one of its records.
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>>;
+
+    /// The topic and the number of its partition that a partition of the source reads, where it is one of a topic.
+    fn topic_of(&self, partition: &PartitionSpec) -> Option<(String, u32)> {
+        let _ = partition;
+        None
+    }
 }
 
 /// Raw records of one call, in order.
@@ -71,9 +77,21 @@ impl RawBatch {
         &self.data[record.value.clone()]
     }
 
-    /// Reports a record as undecodable, with at most [`BadRecord::MAX_RAW_BYTES`] of its bytes.
+    /// The bytes of a record's key.
+    pub fn key(&self, record: &RawRecord) -> Option<&[u8]> {
+        record.key.clone().map(|key| &self.data[key])
+    }
+
+    /// Reports a record as undecodable. Where it begins and what stands before it is added by who knows the partition.
     pub fn bad(&self, record: &RawRecord, why: impl Into<String>) -> BadRecord {
-        let raw = self.value(record);
-        BadRecord { next: record.next, why: why.into(), raw: raw[..raw.len().min(BadRecord::MAX_RAW_BYTES)].to_vec() }
+        BadRecord {
+            at: 0,
+            next: record.next,
+            why: why.into(),
+            key: self.key(record).map(<[u8]>::to_vec),
+            raw: self.value(record).to_vec(),
+            header: None,
+            retried: None,
+        }
     }
 }

@@ -39,12 +39,14 @@ pub struct EncodedBatch {
 }
 
 /// Where one encoded record is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EncodedRecord {
     /// The key.
     pub key: Option<Range<usize>>,
     /// The value; nothing is a tombstone.
     pub value: Option<Range<usize>>,
+    /// Named bytes, for sinks whose records have headers.
+    pub headers: Vec<(&'static str, Range<usize>)>,
 }
 
 impl EncodedBatch {

@@ -17,6 +17,8 @@
 
 use thalweg_core::{ContentHash, PartitionSpec, Result};
 
+use crate::dead_letter::Place;
+
 /// How much one call of [`RecordReader::read`] may give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadLimit {
@@ -42,17 +44,29 @@ pub enum ReadState {
 /// A record that could not be decoded; what happens to it is the job's `on_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
+    /// The position at which it begins.
+    pub at: u64,
     /// The position after it.
     pub next: u64,
     /// Where and why, for people.
     pub why: String,
-    /// Its raw bytes, at most the first 64 KiB.
+    /// Its key, where the source has keys.
+    pub key: Option<Vec<u8>>,
+    /// Its raw bytes, all of them: as a dead letter it is to be read again.
     pub raw: Vec<u8>,
+    /// What stands before the first record of its partition and names the columns, where the framing has such a thing.
+    pub header: Option<Vec<u8>>,
+    /// What it was before, where it was retried.
+    pub retried: Option<Box<Retried>>,
 }
 
-impl BadRecord {
-    /// How much of a bad record is kept: enough to see what it is, little enough to carry around.
-    pub const MAX_RAW_BYTES: usize = 64 << 10;
+/// What a retried record was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retried {
+    /// The offset of the dead letter that it was.
+    pub dead_letter: u64,
+    /// Where it was read first.
+    pub place: Option<Place>,
 }
 
 /// Something with partitions to read records of type `T` from.
@@ -62,6 +76,12 @@ pub trait RecordSource<T>: Send + Sync {
 
     /// Opens a partition at a position that is its start or the position after one of its records.
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>>;
+
+    /// The topic and the number of its partition that a partition of the source reads, where it is one of a topic.
+    fn topic_of(&self, partition: &PartitionSpec) -> Option<(String, u32)> {
+        let _ = partition;
+        None
+    }
 }
 
 /// Reads one partition.

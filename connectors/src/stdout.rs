@@ -111,7 +111,10 @@ mod tests {
     }
 
     fn batch(text: &str) -> EncodedBatch {
-        EncodedBatch { data: text.into(), records: vec![EncodedRecord { key: None, value: Some(0..text.len()) }] }
+        EncodedBatch {
+            data: text.into(),
+            records: vec![EncodedRecord { key: None, value: Some(0..text.len()), ..Default::default() }],
+        }
     }
 
     #[test]

@@ -102,7 +102,7 @@ fn batch(lines: &[&str]) -> EncodedBatch {
     for line in lines {
         let start = batch.data.len();
         batch.data.extend_from_slice(line.as_bytes());
-        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()) });
+        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()), ..Default::default() });
     }
     batch
 }
@@ -187,7 +187,10 @@ fn a_broken_writer_stays_broken_and_misuse_is_refused() {
     put(&mut *writer, 2, PartitionId(2), &["a"]).expect("writes");
     assert_eq!(put(&mut *writer, 2, ONE, &["b"]).expect_err("out of order").code(), "sink-order");
     assert_eq!(put(&mut *writer, 1, ONE, &["b"]).expect_err("out of order").code(), "sink-order");
-    let deletion = EncodedBatch { data: Vec::new(), records: vec![EncodedRecord { key: None, value: None }] };
+    let deletion = EncodedBatch {
+        data: Vec::new(),
+        records: vec![EncodedRecord { key: None, value: None, ..Default::default() }],
+    };
     assert_eq!(writer.write(Epoch(3), ONE, &deletion).expect_err("a deletion").code(), "sink-deletion");
     // Another job takes the file over.
     let mut other = sink.open(&context(2, &[(ONE, 2)])).expect("opens");

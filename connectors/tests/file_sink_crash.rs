@@ -13,7 +13,7 @@ fn run(sink: &FileSink, generation: u64, epochs: std::ops::RangeInclusive<u64>) 
     for epoch in epochs {
         for partition in PARTITIONS {
             let data = format!("epoch {epoch} of partition {partition}").into_bytes();
-            let records = vec![EncodedRecord { key: None, value: Some(0..data.len()) }];
+            let records = vec![EncodedRecord { key: None, value: Some(0..data.len()), ..Default::default() }];
             writer.write(Epoch(epoch), partition, &EncodedBatch { data, records })?;
         }
         writer.end_epoch(Epoch(epoch))?;

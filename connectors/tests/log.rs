@@ -222,8 +222,10 @@ fn batch(records: &[Put<'_>]) -> EncodedBatch {
         batch.data.extend_from_slice(text.as_bytes());
         start..batch.data.len()
     };
-    let records =
-        records.iter().map(|(key, value)| EncodedRecord { key: Some(add(key)), value: value.map(&mut add) }).collect();
+    let records = records
+        .iter()
+        .map(|(key, value)| EncodedRecord { key: Some(add(key)), value: value.map(&mut add), ..Default::default() })
+        .collect();
     EncodedBatch { data: batch.data, records }
 }
 

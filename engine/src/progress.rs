@@ -201,6 +201,7 @@ mod tests {
             checkpoint_failure: None,
             records_in: 1_234_567,
             records_out: 0,
+            dead_letters: 0,
             progress: None,
             workers: 1,
         }

@@ -3,12 +3,13 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use thalweg_connectors::dead_letter;
 use thalweg_core::{format_bytes, format_duration};
 use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 
 use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
-use crate::spec::{ConfigValue, JobSpec, OperatorSpec, SinkConnector, SourceConnector, SourceSpec};
+use crate::spec::{ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SourceConnector, SourceSpec};
 
 /// An explained job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -69,6 +70,9 @@ pub fn explain(job: &JobSpec, catalogue: &Catalogue) -> Explanation {
     for (node, sink) in sinks.iter_mut().zip(&job.sinks) {
         explain_sink(node, &sink.connector, job, &mut needs);
     }
+    if let Some(node) = sinks.get_mut(job.sinks.len()) {
+        explain_dead_letters(node, &job.dead_letters, &mut needs);
+    }
     Explanation { job: job.name.to_string(), settings: settings(job), nodes, needs }
 }
 
@@ -80,11 +84,7 @@ fn settings(job: &JobSpec) -> Vec<String> {
     };
     let limit =
         format!("{} records or {} of a source partition", job.epoch.max_records, format_bytes(job.epoch.max_bytes));
-    let bounded = if job.sources.iter().all(SourceSpec::is_bounded) {
-        "ends when its input ends"
-    } else {
-        "runs until it is stopped"
-    };
+    let bounded = if job.is_bounded() { "ends when its input ends" } else { "runs until it is stopped" };
     vec![
         format!(
             "{partitions} partitions, fixed for the life of the state; at most {partitions} workers share keyed work"
@@ -101,6 +101,7 @@ fn failing(on_error: OnError) -> &'static str {
     match on_error {
         OnError::Fail => "stops the job",
         OnError::Drop => "is dropped and counted",
+        OnError::DeadLetter => "is set aside as a dead letter and counted",
     }
 }
 
@@ -178,6 +179,9 @@ fn explain_operator(
     if let Some((name, text)) = interpreted(operator) {
         node.costs.push(format!("{name}: `{text}` is interpreted, about a microsecond each, not compiled"));
     }
+    if operator.on_error == OnError::DeadLetter {
+        node.costs.push("a copy of each record, to have it when the operator fails on it".to_owned());
+    }
     if operator.on_error != job.on_error {
         node.costs.push(format!("a record that fails {}", failing(operator.on_error)));
     }
@@ -229,6 +233,18 @@ fn explain_sink(node: &mut ExplainedNode, connector: &SinkConnector, job: &JobSp
         }
     };
     node.output = "each record once, also after a crash".to_owned();
+}
+
+fn explain_dead_letters(node: &mut ExplainedNode, to: &DeadLettersSpec, needs: &mut Vec<String>) {
+    let topic = to.topic.clone().unwrap_or_else(|| format!("{}-ID, with the id of the job,", dead_letter::SINK));
+    let log = match &to.path {
+        Some(path) => format!("the embedded log {}", path.display()),
+        None => "the job's own log".to_owned(),
+    };
+    needs.push(format!("writes records that are set aside to the topic {topic} of {log}"));
+    node.keeps = "its position, in every checkpoint".to_owned();
+    node.partitioning = "one partition, through one worker, in the order of epoch and provenance".to_owned();
+    node.output = "each record that is set aside once, also after a crash".to_owned();
 }
 
 impl Explanation {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use thalweg_connectors::dead_letter;
 
 use crate::spec::JobSpec;
 
@@ -57,7 +58,14 @@ pub fn graph(job: &JobSpec) -> Graph {
     let readers = readers.chain(job.sinks.iter().map(|sink| (&sink.id, &sink.inputs)));
     let edges =
         readers.flat_map(|(id, inputs)| inputs.iter().map(|input| GraphEdge { from: input.clone(), to: id.clone() }));
-    Graph { nodes: sources.chain(operators).chain(sinks).collect(), edges: edges.collect() }
+    // What sets records aside is joined to the sink that the job has for them.
+    let aside = job.setting_aside();
+    let dead_letters = (!aside.is_empty()).then(|| node(dead_letter::SINK, NodeKind::Sink, "log"));
+    let set_aside = aside.into_iter().map(|from| GraphEdge { from: from.to_owned(), to: dead_letter::SINK.to_owned() });
+    Graph {
+        nodes: sources.chain(operators).chain(sinks).chain(dead_letters).collect(),
+        edges: edges.chain(set_aside).collect(),
+    }
 }
 
 impl Graph {

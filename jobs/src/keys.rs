@@ -129,10 +129,11 @@ pub(crate) const ROOT: &[Key] = &[
     key("operators", Kind::Ids(Member::Operator), "What is done with them, by id; state belongs to the id"),
     key("stores", Kind::Ids(Member::Store), "The state of the operator of the same id"),
     key("sinks", Kind::Ids(Member::Sink), "Where results go, by id"),
+    key("dead_letters", Kind::Table(DEAD_LETTERS), "Where records go that are set aside"),
     key("stages", Kind::Ids(Member::Stage), "Parts of the job with tasks of their own").later(),
 ];
 
-const ON_ERROR: &[Choice] = &[ready("fail"), ready("drop"), later("dead-letter")];
+const ON_ERROR: &[Choice] = &[ready("fail"), ready("drop"), ready("dead-letter")];
 
 pub(crate) const JOB: &[Key] = &[
     key("name", Kind::JobName, "Name of the job: a-z, 0-9 and -, at most 63 characters").required(),
@@ -177,6 +178,12 @@ pub(crate) const STATE: &[Key] =
 pub(crate) const KAFKA: &[Key] = &[
     key("bootstrap_servers", Kind::Text, "Where the brokers are"),
     key("properties", Kind::Properties, "Passed to librdkafka as they are; secrets by { env = … } or { file = … }"),
+];
+
+pub(crate) const DEAD_LETTERS: &[Key] = &[
+    key("connector", Kind::Choice(&[ready("log"), later("kafka")]), "What they are written to").default("\"log\""),
+    key("topic", Kind::Text, "The topic; absent: dead-letters-ID, with the id of the job"),
+    LOG_PATH,
 ];
 
 const FORMATS: &[Choice] = &[ready("json"), ready("lines"), ready("csv"), ready("raw")];

@@ -22,11 +22,11 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{Document, apply_environment, parse};
 pub use explain::{ExplainedNode, Explanation, explain};
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
-pub use plan::{PlanContext, plan, stores};
+pub use plan::{PlanContext, plan, stores, with_dead_letters};
 pub use schema::schema;
 pub use spec::{
-    BiasLevel, ConfigValue, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector,
-    SourceSpec, Start, StoreSpec,
+    BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec,
+    SourceConnector, SourceSpec, Start, StoreSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use thalweg_connectors::log::{Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Retention, TopicSpec};
 use thalweg_connectors::{
     BlackholeSink, FileSink, FileSource, FormattedSource, GeneratorSource, OutFormat, RecordSource, Sink, StdinSource,
-    StdoutSink,
+    StdoutSink, dead_letter,
 };
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
-    self as operators, Aggregation, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan, Registry,
-    Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
+    self as operators, Aggregation, DeadLettersTo, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan,
+    Registry, Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
 };
 
 use crate::demand::Demand;
-use crate::spec::{ConfigValue, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start};
+use crate::spec::{
+    ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start,
+};
 
 /// What a plan needs of the place where it is to run.
 pub struct PlanContext<'a> {
@@ -61,7 +63,27 @@ pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
     for (index, sink) in spec.sinks.iter().enumerate() {
         nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), context)?);
     }
-    Plan::new(settings, nodes)
+    let plan = Plan::new(settings, nodes)?;
+    if !plan.wants_dead_letters() {
+        return Ok(plan);
+    }
+    let log = match &spec.dead_letters.path {
+        Some(path) => (context.open_log)(path)?,
+        None => context.log.clone(),
+    };
+    with_dead_letters(plan, &spec.dead_letters, context.job_id, log)
+}
+
+/// The plan with a sink on a log for the records that its nodes set aside; as it is where none of them does.
+///
+/// Errors: the topic cannot be made; a node has the id of that sink.
+pub fn with_dead_letters(plan: Plan, spec: &DeadLettersSpec, job_id: JobId, log: Arc<dyn Log>) -> Result<Plan> {
+    if !plan.wants_dead_letters() {
+        return Ok(plan);
+    }
+    let topic = spec.topic.clone().unwrap_or_else(|| dead_letter::default_topic(job_id));
+    let sink = Arc::new(dead_letter::sink(log, &topic, job_id)?);
+    plan.with_dead_letters(DeadLettersTo { sink, uses: "log", config: format!("{spec:?}") })
 }
 
 /// The stores of a job, as its plan would have them; nothing is opened for it.

@@ -41,6 +41,31 @@ pub struct JobSpec {
     pub operators: Vec<OperatorSpec>,
     /// In the order of the file.
     pub sinks: Vec<SinkSpec>,
+    /// Where records go that are set aside.
+    pub dead_letters: DeadLettersSpec,
+}
+
+impl JobSpec {
+    /// The ids of the sources and operators that set records aside.
+    pub fn setting_aside(&self) -> Vec<&str> {
+        let sources = self.sources.iter().filter(|_| self.on_error == OnError::DeadLetter);
+        let operators = self.operators.iter().filter(|operator| operator.on_error == OnError::DeadLetter);
+        sources.map(|source| source.id.as_str()).chain(operators.map(|operator| operator.id.as_str())).collect()
+    }
+
+    /// Whether the job comes to an end by itself.
+    pub fn is_bounded(&self) -> bool {
+        self.sources.iter().all(SourceSpec::is_bounded)
+    }
+}
+
+/// Where records go that are set aside: a topic of an embedded log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeadLettersSpec {
+    /// The folder of the log; nothing means the job's own log.
+    pub path: Option<PathBuf>,
+    /// The topic; nothing means one with the id of the job in its name.
+    pub topic: Option<String>,
 }
 
 /// How input is cut into epochs.

@@ -129,6 +129,12 @@ impl Grouping {
         self.order.iter().map(|&id| self.groups[id as usize])
     }
 
+    /// The indices of a group's records, in order.
+    pub(crate) fn records_of(&self, group: &Group) -> impl Iterator<Item = u32> + '_ {
+        let some = |index: u32| (index != END).then_some(index);
+        std::iter::successors(some(group.first), move |index| some(self.next[*index as usize]))
+    }
+
     /// For each record the next one of its key, or [`END`].
     pub(crate) fn next(&self) -> &[u32] {
         &self.next

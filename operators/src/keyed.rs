@@ -6,17 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use thalweg_connectors::dead_letter;
 use thalweg_core::{
-    Epoch, Error, Key, KeyHash, Keyed, OriginId, PartitionCount, PartitionId, Record, Result, hash_key,
+    Epoch, Error, Key, KeyHash, Keyed, OriginId, PartitionCount, PartitionId, Provenance, Record, Result, hash_key,
 };
 use thalweg_state::{Handle, KeyRange, Scope, Store, StoreOptions};
 use timely::dataflow::channels::pact::Exchange;
-use timely::dataflow::operators::generic::{Operator, OutputBuilderSession};
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
+use crate::aside::{self, Aside, Outputs};
 use crate::context::{OperatorStore, WorkerContext};
 use crate::epoch_gate::NO_TIMER;
 use crate::group::{EpochBuffer, Group, Grouping, partition_of};
-use crate::plan::OnError;
 use crate::process::{EpochCtx, KeyedProcess, Output, ProcessError, RecordsOf, State, Timestamp};
 use crate::stateless::Guard;
 use crate::store::{KeyedStore, Show, encoded};
@@ -33,7 +34,7 @@ pub(crate) struct KeyedOperator<P> {
     pub(crate) id: String,
     pub(crate) origin: OriginId,
     pub(crate) process: Arc<P>,
-    pub(crate) on_error: OnError,
+    pub(crate) guard: Guard,
     /// Whether the process may set timers.
     pub(crate) timers: bool,
 }
@@ -46,39 +47,46 @@ impl<P: KeyedProcess> KeyedOperator<P> {
         self,
         stream: Records<'s, Keyed<P::Key, P::In>>,
         context: &Rc<WorkerContext>,
-    ) -> Result<Records<'s, P::Out>> {
-        let name = format!("operator {}", self.id);
-        let mut run = Run::open(self, context)?;
+    ) -> Result<Outputs<'s, P::Out>> {
         let partitions = context.partitions;
         let assignment = context.assignment.clone();
         let exchange = Exchange::new(move |record: &Record<Keyed<P::Key, P::In>>| {
             u64::from(assignment[usize::from(record.value.hash.partition(partitions).0)])
         });
+        let mut builder = OperatorBuilder::new(format!("operator {}", self.id), stream.scope());
+        let mut input = builder.new_input(stream, exchange);
+        let (output, records) = builder.new_output();
+        let mut output = aside::Output::from(output);
+        let (aside, dead_letters) = Aside::new(&mut builder, self.guard.sets_aside());
+        let mut run = Run::open(self, aside, context)?;
         let context = context.clone();
-        Ok(stream.unary_frontier(exchange, &name, move |capability, _| {
+        builder.build(move |capabilities| {
             let mut epochs: BTreeMap<Time, EpochBuffer<P::Key, P::In>> = BTreeMap::new();
             let mut next = context.gate.processed().next().0;
             // Held for the first epoch that is not processed: what is behind waits for this operator.
-            let mut held = capability.delayed(&next);
-            drop(capability);
-            move |(input, frontier), output: &mut OutputBuilderSession<'_, Time, _>| {
+            let mut held = aside::Held::new(&capabilities, next);
+            drop(capabilities);
+            move |frontiers| {
                 input.for_each(|time, batch: &mut Vec<_>| epochs.entry(*time.time()).or_default().extend(batch));
                 // An empty frontier says that the dataflow is taken down, not that its last epoch is complete.
-                let Some(&first_open) = frontier.frontier().first() else { return };
+                let Some(&first_open) = frontiers[0].frontier().first() else { return };
+                let mut output = output.activate();
                 while next < first_open && !context.failure.failed() {
                     let buffer = epochs.remove(&next).unwrap_or_default();
                     if let Err(error) = run.epoch(Epoch(next), buffer, &context) {
                         return context.failure.fail(error);
                     }
                     if !run.out.records().is_empty() {
-                        output.session(&held).give_container(run.out.records());
+                        output.session(held.records()).give_container(run.out.records());
                         run.out.records().clear();
                     }
+                    run.aside.give(held.dead_letters());
                     next += 1;
-                    held.downgrade(&next);
+                    held.downgrade(next);
                 }
             }
-        }))
+        });
+        Ok(Outputs { records, dead_letters })
     }
 }
 
@@ -92,7 +100,9 @@ struct Run<P: KeyedProcess> {
     grouping: Grouping,
     slots: Vec<Handle>,
     out: Output<P::Out>,
-    dropped: thalweg_core::Series,
+    aside: Aside,
+    /// Where the next record that is set aside stands.
+    next_aside: Provenance,
 }
 
 /// The timers of the hosted partitions: all in memory in order of time, and in a store of their own.
@@ -103,11 +113,10 @@ struct Timers<K: Key> {
 }
 
 impl<P: KeyedProcess> Run<P> {
-    fn open(operator: KeyedOperator<P>, context: &Rc<WorkerContext>) -> Result<Self> {
+    fn open(operator: KeyedOperator<P>, aside: Aside, context: &Rc<WorkerContext>) -> Result<Self> {
         let process = operator.process.clone();
         let store = open_store(&operator.id, Arc::new(move |state: &P::State| process.show(state)), None, context)?;
         let timers = operator.timers.then(|| Timers::open(&operator.id, context)).transpose()?;
-        let labels = [("job", context.job.as_str()), ("operator", operator.id.as_str()), ("reason", "error")];
         let mut scratch = Vec::new();
         let seed = hash_key(&(context.job_id.0, operator.id.as_str()), &mut scratch)?.0;
         Ok(Self {
@@ -118,7 +127,8 @@ impl<P: KeyedProcess> Run<P> {
             grouping: Grouping::new(),
             slots: Vec::new(),
             out: Output::new(operator.origin),
-            dropped: context.metrics.counter("records_dropped", "Records that were not processed", &labels),
+            aside,
+            next_aside: Provenance::new(operator.origin, PartitionId(0), 0),
             operator,
         })
     }
@@ -180,6 +190,7 @@ impl<P: KeyedProcess> Run<P> {
                 (a, b) => a.or(b).expect("one of them is left"),
             };
             self.out.begin_partition(partition);
+            self.next_aside = Provenance::new(self.operator.origin, partition, 0);
             while fired.get(timer).is_some_and(|timer| timer.partition == partition) {
                 self.fire(&fired[timer], store, slots[timer], epoch, ctx)?;
                 timer += 1;
@@ -219,18 +230,17 @@ impl<P: KeyedProcess> Run<P> {
             let last = given.last_given();
             self.out.rewind(mark);
             ctx.take_timers();
-            self.refused(epoch, &error)?;
             if let Some(undo) = &undo {
                 *store.value_mut(slot)? = undo.restore()?;
             }
-            match last {
-                Some(last) => {
-                    skipped.push(last);
-                    self.dropped.add(1);
-                }
-                // It failed before it took a record: there is none to blame, and the call is left out.
-                None => return Ok(()),
-            }
+            let Some(last) = last else {
+                // It failed before it took a record: there is none to blame, and the call is left out, with all of its records.
+                let left: Vec<u32> = self.grouping.records_of(group).filter(|index| !skipped.contains(index)).collect();
+                let mut left = left.into_iter().map(|index| &records[index as usize].value.value);
+                return left.try_for_each(|record| self.refuse(epoch, key, Some(record), None, &error));
+            };
+            skipped.push(last);
+            self.refuse(epoch, key, Some(&records[last as usize].value.value), None, &error)?;
             if skipped.len() == count {
                 return Ok(());
             }
@@ -256,37 +266,36 @@ impl<P: KeyedProcess> Run<P> {
         if let Err(error) = outcome {
             self.out.rewind(mark);
             ctx.take_timers();
-            self.refused(epoch, &error)?;
             if let Some(undo) = &undo {
                 *store.value_mut(slot)? = undo.restore()?;
             }
-            self.dropped.add(1);
-            return Ok(());
+            return self.refuse(epoch, &timer.key, None, Some(timer.at), &error);
         }
         store.mark(slot, epoch);
         self.set_timers(timer.hash, &timer.key, ctx, epoch)
     }
 
-    /// An error where the job is to fail; nothing where it goes on.
-    fn refused(&self, epoch: Epoch, error: &ProcessError) -> Result<()> {
-        match self.operator.on_error {
-            OnError::Fail => Err(Error::user(
-                "operator-failed",
-                format!(
-                    "operator {:?} failed in epoch {epoch}: {error}; mend it, or set on_error = \"drop\" to go on without such records",
-                    self.operator.id
-                ),
-            )),
-            OnError::Drop => {
-                tracing::warn!(operator = self.operator.id, %epoch, "record dropped: {error}");
-                Ok(())
-            }
-        }
+    /// Does with a record, or a timer, that a call has failed on what the job says.
+    fn refuse(
+        &mut self,
+        epoch: Epoch,
+        key: &P::Key,
+        record: Option<&P::In>,
+        timer: Option<i64>,
+        error: &ProcessError,
+    ) -> Result<()> {
+        let held = if timer.is_some() { dead_letter::Held::Timer } else { dead_letter::Held::Grouped };
+        let Some(mut letter) = self.operator.guard.decide(epoch, held, record, error)? else { return Ok(()) };
+        letter.key = Some(self.operator.guard.json(key)?);
+        letter.timer = timer;
+        self.aside.put(self.next_aside, letter);
+        self.next_aside = self.next_aside.with_sequence(self.next_aside.sequence() + 1);
+        Ok(())
     }
 
     /// What the state was before a call, kept only where a failed call is to be undone.
     fn undo_point(&self, store: &mut Store<P::Key, P::State>, slot: Handle) -> Result<Option<Undo>> {
-        if self.operator.on_error == OnError::Fail {
+        if self.operator.guard.stops() {
             return Ok(None);
         }
         let state = store.value_mut(slot)?.as_ref();

@@ -7,10 +7,12 @@
     reason = "a source with a rate paces itself by the clock; no record depends on it"
 )]
 
+mod aside;
 mod builder;
 mod builtin;
 mod catalogue;
 mod context;
+mod dead_letters;
 mod epoch_gate;
 mod expression;
 mod group;
@@ -32,12 +34,13 @@ pub use builtin::key::KeyFields;
 pub use builtin::{aggregate, filter, key_by, map, reduce, words};
 pub use catalogue::{Catalogue, ConfigKey, ConfigKind, KeyRule, OperatorInfo};
 pub use context::{Barrier, Barriers, Failure, OperatorStore, SinkBatch, WorkerContext};
+pub use dead_letters::DeadLettersTo;
 pub use epoch_gate::{Cutting, EpochGate, EpochLimits, NO_TIMER, Recorded, SourceEvent};
 pub use expression::{AggregateFunction, Aggregation, Expression, ExpressionError};
 pub use node::{FlatMapOf, KeyedOf, SinkOf, SourceOf};
 pub use plan::{
-    ChangelogKind, Migrate, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan, Settings,
-    SinkNode, SourceNode, StoreSettings, StoreShape,
+    ChangelogKind, Lowered, Migrate, Node, NodeContext, NodeLogic, Numbering, OnError, OperatorNode, OriginMap, Plan,
+    Settings, SinkNode, SourceNode, StoreSettings, StoreShape,
 };
 pub use process::{EpochCtx, KeyedProcess, OldState, Output, ProcessError, RecordsOf, State, Timestamp};
 pub use registry::{OperatorRequest, Registry};

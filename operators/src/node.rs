@@ -3,17 +3,18 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use thalweg_connectors::{RecordSource, Sink};
-use thalweg_core::{Data, Error, PartitionSpec, Result};
+use thalweg_connectors::{EncodedBatch, EncodedRecord, RecordSource, Sink};
+use thalweg_core::{Data, Epoch, Error, PartitionSpec, Result};
 use timely::dataflow::Scope;
 
+use crate::aside::Outputs;
 use crate::keyed::{KeyedOperator, TIMERS_SUFFIX};
 use crate::plan::{
-    Migrate, NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape,
+    Lowered, Migrate, NodeContext, Numbering, OnError, OperatorNode, OriginMap, SinkNode, SourceNode, StoreShape,
 };
 use crate::process::{KeyedProcess, OldState, ProcessError};
 use crate::shape::shape_of;
-use crate::sink::{self, Encode};
+use crate::sink::{self, Encode, Gathered};
 use crate::source::SourceOperator;
 use crate::stateless::{self, Guard};
 use crate::store::TypedReader;
@@ -34,11 +35,15 @@ impl<T: Data> SourceNode for SourceOf<T> {
         TypeTag::of::<T>()
     }
 
+    fn on_error(&self) -> OnError {
+        self.on_error
+    }
+
     fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>> {
         self.source.discover(index)
     }
 
-    fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<AnyStream<'s>> {
+    fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<Lowered<'s>> {
         let operator = SourceOperator {
             id: node.id.to_owned(),
             index: node.index,
@@ -47,12 +52,18 @@ impl<T: Data> SourceNode for SourceOf<T> {
             rate: self.rate,
             on_error: self.on_error,
         };
-        Ok(AnyStream::new(operator.build(scope, node.worker)?))
+        Ok(operator.build(scope, node.worker)?.into())
+    }
+}
+
+impl<'s, T: Data> From<Outputs<'s, T>> for Lowered<'s> {
+    fn from(outputs: Outputs<'s, T>) -> Self {
+        Self { records: AnyStream::new(outputs.records), dead_letters: outputs.dead_letters.map(AnyStream::new) }
     }
 }
 
 /// All inputs as one stream of `T`.
-fn merged<'s, T: Data>(inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Records<'s, T> {
+pub(crate) fn merged<'s, T: Data>(inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Records<'s, T> {
     let mut typed: Vec<_> = inputs.into_iter().map(|(stream, map)| (stream.typed::<T>(node.worker), map)).collect();
     if typed.len() == 1 && typed[0].1.is_identity() {
         return typed.remove(0).0;
@@ -90,14 +101,17 @@ where
     fn numbering(&self) -> Numbering {
         Numbering::Kept
     }
+    fn on_error(&self) -> OnError {
+        self.on_error
+    }
     fn stores(&self, _: &str) -> Vec<StoreShape> {
         Vec::new()
     }
-    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<AnyStream<'s>> {
+    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<Lowered<'s>> {
         let logic = self.logic.clone();
         let guard = Guard::new(node.id, self.on_error, node.worker);
         let stream = merged::<A>(inputs, node);
-        Ok(AnyStream::new(stateless::flat_map(stream, node.id, guard, move |record, out| logic(record, out))))
+        Ok(stateless::flat_map(stream, node.id, guard, move |record, out| logic(record, out)).into())
     }
 }
 
@@ -133,6 +147,9 @@ where
     fn numbering(&self) -> Numbering {
         Numbering::Own
     }
+    fn on_error(&self) -> OnError {
+        self.on_error
+    }
 
     fn stores(&self, id: &str) -> Vec<StoreShape> {
         let process = self.process.clone();
@@ -159,19 +176,27 @@ where
         stores
     }
 
-    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<AnyStream<'s>> {
+    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<Lowered<'s>> {
         let key = self.key.clone();
-        let guard = Guard::new(node.id, self.on_error, node.worker);
+        let guard = || Guard::new(node.id, self.on_error, node.worker);
         let name = format!("key of {}", node.id);
-        let keyed = stateless::key_by(merged::<A>(inputs, node), &name, guard, move |record| key(record));
+        let keyed = stateless::key_by(merged::<A>(inputs, node), &name, guard(), move |record| key(record));
         let operator = KeyedOperator {
             id: node.id.to_owned(),
             origin: node.origin,
             process: self.process.clone(),
-            on_error: self.on_error,
+            guard: guard(),
             timers: self.timers,
         };
-        Ok(AnyStream::new(operator.build(keyed, node.worker)?))
+        let mut outputs = operator.build(keyed.records, node.worker)?;
+        // What fails before the key is known, and what fails with it.
+        outputs.dead_letters = match (keyed.dead_letters, outputs.dead_letters) {
+            (Some(before), Some(after)) => {
+                Some(stateless::merge(vec![(before, OriginMap::default()), (after, OriginMap::default())]))
+            }
+            (before, after) => before.or(after),
+        };
+        Ok(outputs.into())
     }
 }
 
@@ -199,6 +224,12 @@ pub struct SinkOf<T> {
 impl<T: Data> SinkOf<T> {
     /// Writes records as `encode` gives them.
     pub fn new(sink: Arc<dyn Sink>, encode: impl Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync + 'static) -> Self {
+        let encode = move |record: &T, _: Epoch, batch: &mut EncodedBatch| {
+            let start = batch.data.len();
+            encode(record, &mut batch.data)?;
+            batch.records.push(EncodedRecord { value: Some(start..batch.data.len()), ..EncodedRecord::default() });
+            Ok(())
+        };
         Self { sink, encode: Some(Arc::new(encode)) }
     }
 
@@ -217,7 +248,7 @@ impl<T: Data> SinkNode for SinkOf<T> {
     }
     fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<()> {
         let stream = merged::<T>(inputs, node);
-        sink::build(stream, node.id, node.index, self.encode.clone(), node.worker, node.probe);
+        sink::build(stream, node, Gathered::ByPartition, self.encode.clone());
         Ok(())
     }
 }

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use thalweg_connectors::Sink;
+use thalweg_connectors::{Sink, dead_letter};
 use thalweg_core::{Error, JobName, OriginId, PartitionCount, PartitionSpec, Provenance, Result};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::probe::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::context::WorkerContext;
+use crate::dead_letters::DeadLettersTo;
 use crate::store::StoreReader;
 use crate::stream::{AnyStream, Time, TypeTag, check_edge};
 
@@ -25,6 +26,18 @@ pub enum OnError {
     Fail,
     /// The record is dropped, logged and counted.
     Drop,
+    /// The record is set aside: it becomes a dead letter of the job, and is counted.
+    DeadLetter,
+}
+
+impl OnError {
+    /// The reason under which a record that is not processed is counted; `cause` where it is dropped.
+    pub(crate) fn counted_as(self, cause: &'static str) -> &'static str {
+        match self {
+            OnError::Fail | OnError::Drop => cause,
+            OnError::DeadLetter => "dead-letter",
+        }
+    }
 }
 
 /// The settings of a job that are not part of its graph.
@@ -134,14 +147,24 @@ pub struct NodeContext<'a> {
     pub probe: &'a Handle<Time>,
 }
 
+/// What a node gives once it is lowered.
+pub struct Lowered<'s> {
+    /// Its records.
+    pub records: AnyStream<'s>,
+    /// What it sets aside, where it is to do that.
+    pub dead_letters: Option<AnyStream<'s>>,
+}
+
 /// The logic of a source.
 pub trait SourceNode: Send + Sync {
     /// What it gives.
     fn output(&self) -> TypeTag;
+    /// What is done with a record that it fails on.
+    fn on_error(&self) -> OnError;
     /// Every partition, with its resolved start.
     fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>>;
     /// Builds the operator.
-    fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<AnyStream<'s>>;
+    fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<Lowered<'s>>;
 }
 
 /// The logic of an operator.
@@ -152,10 +175,12 @@ pub trait OperatorNode: Send + Sync {
     fn output(&self) -> TypeTag;
     /// How it numbers that.
     fn numbering(&self) -> Numbering;
+    /// What is done with a record that it fails on.
+    fn on_error(&self) -> OnError;
     /// The stores that it keeps.
     fn stores(&self, id: &str) -> Vec<StoreShape>;
     /// Builds the operator; one input for each of the node's, with its origins told apart.
-    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<AnyStream<'s>>;
+    fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<Lowered<'s>>;
 }
 
 /// The logic of a sink.
@@ -176,6 +201,8 @@ pub enum NodeLogic {
     Operator(Box<dyn OperatorNode>),
     /// Writes.
     Sink(Box<dyn SinkNode>),
+    /// Writes what its inputs set aside.
+    DeadLetters(Box<dyn SinkNode>),
 }
 
 /// Tells apart the records of inputs that could be numbered alike: a stream that reaches a node in two ways.
@@ -217,8 +244,18 @@ impl Node {
         match self.logic {
             NodeLogic::Source(_) => "source",
             NodeLogic::Operator(_) => "operator",
-            NodeLogic::Sink(_) => "sink",
+            NodeLogic::Sink(_) | NodeLogic::DeadLetters(_) => "sink",
         }
+    }
+
+    /// Whether it sets aside records that it fails on.
+    pub fn sets_aside(&self) -> bool {
+        let on_error = match &self.logic {
+            NodeLogic::Source(source) => source.on_error(),
+            NodeLogic::Operator(operator) => operator.on_error(),
+            NodeLogic::Sink(_) | NodeLogic::DeadLetters(_) => return false,
+        };
+        on_error == OnError::DeadLetter
     }
 }
 
@@ -261,6 +298,25 @@ impl Plan {
         Ok(Self { settings, nodes, fingerprint })
     }
 
+    /// Whether any node sets records aside, and nothing says yet where they go.
+    pub fn wants_dead_letters(&self) -> bool {
+        let collected = self.nodes().any(|node| matches!(node.logic, NodeLogic::DeadLetters(_)));
+        !collected && self.nodes().any(Node::sets_aside)
+    }
+
+    /// The plan with a sink for what its nodes set aside, at its end; as it is where none does.
+    ///
+    /// Errors: a node has the id of that sink.
+    pub fn with_dead_letters(self, to: DeadLettersTo) -> Result<Self> {
+        if !self.wants_dead_letters() {
+            return Ok(self);
+        }
+        let mut nodes: Vec<Node> = self.nodes.into_iter().map(|placed| placed.node).collect();
+        let inputs = (0..nodes.len()).filter(|index| nodes[*index].sets_aside()).collect();
+        nodes.push(to.node(inputs));
+        Self::new(self.settings, nodes)
+    }
+
     /// The job's settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
@@ -294,10 +350,12 @@ impl Plan {
         Ok(found)
     }
 
-    /// The sinks, in the order of their index.
-    pub fn sinks(&self) -> Vec<(&str, Arc<dyn Sink>)> {
+    /// The sinks with their indices, in that order.
+    pub fn sinks(&self) -> Vec<(u16, &str, Arc<dyn Sink>)> {
         let sinks = self.nodes.iter().filter_map(|placed| match &placed.node.logic {
-            NodeLogic::Sink(sink) => Some((placed.node.id.as_str(), sink.sink())),
+            NodeLogic::Sink(sink) | NodeLogic::DeadLetters(sink) => {
+                Some((placed.index, placed.node.id.as_str(), sink.sink()))
+            }
             NodeLogic::Source(_) | NodeLogic::Operator(_) => None,
         });
         sinks.collect()
@@ -316,42 +374,81 @@ impl Plan {
 
     /// Builds the dataflow of one worker. Every worker builds the same operators in the same order.
     pub fn lower(&self, scope: Scope<'_, Time>, worker: &Rc<WorkerContext>, probe: &Handle<Time>) -> Result<()> {
-        let mut readers: Vec<usize> = vec![0; self.nodes.len()];
-        for input in self.nodes.iter().flat_map(|placed| &placed.node.inputs) {
-            readers[*input] += 1;
+        if self.wants_dead_letters() {
+            let text = format!("job {} sets records aside, and nothing says where they go", self.settings.name);
+            return Err(Error::internal("no-dead-letters", text));
         }
-        let mut streams: Vec<Option<AnyStream<'_>>> = Vec::new();
+        let mut streams = Streams::new(&self.nodes);
         for (place, placed) in self.nodes.iter().enumerate() {
             let Placed { node, origin, index, maps } = placed;
             let context = NodeContext { id: &node.id, origin: *origin, index: *index, worker, probe };
-            let mut inputs = Vec::with_capacity(maps.len());
-            for (input, map) in node.inputs.iter().zip(maps) {
-                readers[*input] -= 1;
-                let stream = match readers[*input] {
-                    // The last reader takes the stream itself: every other one costs a copy of each record.
-                    0 => streams[*input].take(),
-                    _ => streams[*input].as_ref().map(AnyStream::duplicate),
-                };
-                inputs.push((stream.expect("a sink is nobody's input"), map.clone()));
-            }
-            let output = match &node.logic {
+            let lowered = match &node.logic {
                 NodeLogic::Source(source) => Some(source.lower(scope, &context)?),
-                NodeLogic::Operator(operator) => Some(operator.lower(inputs, &context)?),
+                NodeLogic::Operator(operator) => Some(operator.lower(streams.records(&node.inputs, maps), &context)?),
                 NodeLogic::Sink(sink) => {
-                    sink.lower(inputs, &context)?;
+                    sink.lower(streams.records(&node.inputs, maps), &context)?;
+                    None
+                }
+                NodeLogic::DeadLetters(sink) => {
+                    sink.lower(streams.dead_letters(&node.inputs, maps), &context)?;
                     None
                 }
             };
-            // What nothing reads is waited for as well: its store is part of every epoch.
-            match output {
-                Some(unread) if readers[place] == 0 => {
-                    unread.probe(probe);
-                    streams.push(None);
-                }
-                output => streams.push(output),
-            }
+            streams.push(place, lowered, probe);
         }
         Ok(())
+    }
+}
+
+/// The streams of the nodes that are lowered already.
+struct Streams<'s> {
+    /// By node, how many of its readers are not lowered yet.
+    readers: Vec<usize>,
+    lowered: Vec<(Option<AnyStream<'s>>, Option<AnyStream<'s>>)>,
+}
+
+impl<'s> Streams<'s> {
+    fn new(nodes: &[Placed]) -> Self {
+        let mut readers = vec![0; nodes.len()];
+        let of_records = nodes.iter().filter(|placed| !matches!(placed.node.logic, NodeLogic::DeadLetters(_)));
+        for input in of_records.flat_map(|placed| &placed.node.inputs) {
+            readers[*input] += 1;
+        }
+        Self { readers, lowered: Vec::new() }
+    }
+
+    fn push(&mut self, place: usize, lowered: Option<Lowered<'s>>, probe: &Handle<Time>) {
+        let (records, dead_letters) =
+            lowered.map_or((None, None), |lowered| (Some(lowered.records), lowered.dead_letters));
+        self.lowered.push(match records {
+            // What nothing reads is waited for as well: its store is part of every epoch.
+            Some(unread) if self.readers[place] == 0 => {
+                unread.probe(probe);
+                (None, dead_letters)
+            }
+            records => (records, dead_letters),
+        });
+    }
+
+    fn records(&mut self, inputs: &[usize], maps: &[OriginMap]) -> Vec<(AnyStream<'s>, OriginMap)> {
+        let mut taken = Vec::with_capacity(maps.len());
+        for (input, map) in inputs.iter().zip(maps) {
+            self.readers[*input] -= 1;
+            let records = &mut self.lowered[*input].0;
+            let stream = match self.readers[*input] {
+                // The last reader takes the stream itself: every other one costs a copy of each record.
+                0 => records.take(),
+                _ => records.as_ref().map(AnyStream::duplicate),
+            };
+            taken.push((stream.expect("a sink is nobody's input"), map.clone()));
+        }
+        taken
+    }
+
+    fn dead_letters(&mut self, inputs: &[usize], maps: &[OriginMap]) -> Vec<(AnyStream<'s>, OriginMap)> {
+        let streams = inputs.iter().map(|input| self.lowered[*input].1.take());
+        let streams = streams.map(|stream| stream.expect("each input sets records aside, and is read once"));
+        streams.zip(maps.iter().cloned()).collect()
     }
 }
 
@@ -359,13 +456,14 @@ fn output_of(node: &Node) -> Option<TypeTag> {
     match &node.logic {
         NodeLogic::Source(source) => Some(source.output()),
         NodeLogic::Operator(operator) => Some(operator.output()),
-        NodeLogic::Sink(_) => None,
+        NodeLogic::Sink(_) | NodeLogic::DeadLetters(_) => None,
     }
 }
 
 fn check_inputs(nodes: &[Node], node: &Node) -> Result<()> {
     let wants = match &node.logic {
-        NodeLogic::Source(_) => return Ok(()),
+        // The plan has made this node itself, of those that set records aside.
+        NodeLogic::Source(_) | NodeLogic::DeadLetters(_) => return Ok(()),
         NodeLogic::Operator(operator) => operator.input(),
         NodeLogic::Sink(sink) => sink.input(),
     };
@@ -386,48 +484,72 @@ fn check_inputs(nodes: &[Node], node: &Node) -> Result<()> {
 
 /// Gives out origins and indices, and finds inputs that could be numbered alike.
 fn place(nodes: Vec<Node>) -> Result<Vec<Placed>> {
-    let (mut next_origin, mut sources, mut sinks) = (0usize, 0u16, 0u16);
-    let mut fresh = || {
-        next_origin += 1;
-        if next_origin > Provenance::MAX_ORIGINS {
+    let mut origins = Origins::default();
+    let (mut sources, mut sinks) = (0u16, 0u16);
+    let mut placed: Vec<Placed> = Vec::new();
+    // By node, the origins of its records and of its dead letters.
+    let mut gives: Vec<[BTreeSet<OriginId>; 2]> = Vec::new();
+    for node in nodes {
+        let dead = usize::from(matches!(node.logic, NodeLogic::DeadLetters(_)));
+        let mut seen = BTreeSet::new();
+        let mut maps = Vec::new();
+        for input in &node.inputs {
+            maps.push(origins.tell_apart(&gives[*input][dead], &mut seen)?);
+        }
+        let own = match &node.logic {
+            NodeLogic::Operator(operator) => operator.numbering() == Numbering::Own,
+            NodeLogic::Source(_) => true,
+            NodeLogic::Sink(_) | NodeLogic::DeadLetters(_) => false,
+        };
+        let origin = if own { origins.fresh()? } else { OriginId(0) };
+        // A record may fail before a node numbers it anew, and after.
+        let set_aside: BTreeSet<OriginId> = seen.iter().copied().chain(own.then_some(origin)).collect();
+        gives.push([if own { BTreeSet::from([origin]) } else { seen }, set_aside]);
+        let index = match &node.logic {
+            NodeLogic::Source(_) | NodeLogic::Operator(_) => sources,
+            NodeLogic::Sink(_) => sinks,
+            NodeLogic::DeadLetters(_) => dead_letter::SINK_INDEX,
+        };
+        match &node.logic {
+            NodeLogic::Source(_) => sources += 1,
+            NodeLogic::Sink(_) => sinks += 1,
+            NodeLogic::Operator(_) | NodeLogic::DeadLetters(_) => {}
+        }
+        placed.push(Placed { node, origin, index, maps });
+    }
+    Ok(placed)
+}
+
+/// Gives out origins.
+#[derive(Default)]
+struct Origins {
+    next: usize,
+}
+
+impl Origins {
+    fn fresh(&mut self) -> Result<OriginId> {
+        self.next += 1;
+        if self.next > Provenance::MAX_ORIGINS {
             return Err(Error::user(
                 "too-many-nodes",
                 format!("a job has at most {} origins", Provenance::MAX_ORIGINS),
             ));
         }
-        Ok(OriginId((next_origin - 1) as u16))
-    };
-    let mut placed: Vec<Placed> = Vec::new();
-    let mut gives: Vec<BTreeSet<OriginId>> = Vec::new();
-    for node in nodes {
-        let mut seen = BTreeSet::new();
-        let mut maps = Vec::new();
-        for input in &node.inputs {
-            let mut map = OriginMap::default();
-            for origin in &gives[*input] {
-                let own = if seen.contains(origin) { fresh()? } else { *origin };
-                if own != *origin {
-                    map.renamed.push((*origin, own));
-                }
-                seen.insert(own);
-            }
-            maps.push(map);
-        }
-        let own = match &node.logic {
-            NodeLogic::Operator(operator) => operator.numbering() == Numbering::Own,
-            NodeLogic::Source(_) => true,
-            NodeLogic::Sink(_) => false,
-        };
-        let origin = if own { fresh()? } else { OriginId(0) };
-        gives.push(if own { BTreeSet::from([origin]) } else { seen });
-        let counter = if matches!(node.logic, NodeLogic::Sink(_)) { &mut sinks } else { &mut sources };
-        let index = *counter;
-        if !matches!(node.logic, NodeLogic::Operator(_)) {
-            *counter += 1;
-        }
-        placed.push(Placed { node, origin, index, maps });
+        Ok(OriginId((self.next - 1) as u16))
     }
-    Ok(placed)
+
+    /// Renames the origins of an input that another one has as well.
+    fn tell_apart(&mut self, input: &BTreeSet<OriginId>, seen: &mut BTreeSet<OriginId>) -> Result<OriginMap> {
+        let mut map = OriginMap::default();
+        for origin in input {
+            let own = if seen.contains(origin) { self.fresh()? } else { *origin };
+            if own != *origin {
+                map.renamed.push((*origin, own));
+            }
+            seen.insert(own);
+        }
+        Ok(map)
+    }
 }
 
 fn fingerprint(settings: &Settings, nodes: &[Node]) -> u64 {

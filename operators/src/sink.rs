@@ -1,31 +1,35 @@
 //! The operator that hands an epoch's records to a sink when the epoch is closed.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use thalweg_connectors::{EncodedBatch, EncodedRecord};
-use thalweg_core::{Data, Epoch, Record, Result};
+use thalweg_connectors::EncodedBatch;
+use thalweg_core::{Data, Epoch, PartitionId, Record, Result};
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::Probe;
 use timely::dataflow::operators::generic::{Operator, OutputBuilderSession};
-use timely::dataflow::operators::probe::Handle;
 
-use crate::context::{SinkBatch, WorkerContext};
+use crate::context::SinkBatch;
+use crate::plan::NodeContext;
 use crate::stream::{Records, Time};
 
-/// How a record becomes bytes; appends to the second argument. Nothing: the sink only counts.
-pub(crate) type Encode<T> = Option<std::sync::Arc<dyn Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync>>;
+/// How a record of an epoch becomes bytes; appends to the batch. Nothing: the sink only counts.
+pub(crate) type Encode<T> = Option<Arc<EncodeRecord<T>>>;
+type EncodeRecord<T> = dyn Fn(&T, Epoch, &mut EncodedBatch) -> Result<()> + Send + Sync;
 
-/// Sends every epoch, also an empty one, to the sink `index`, in provenance order by partition.
-pub(crate) fn build<T: Data>(
-    stream: Records<'_, T>,
-    id: &str,
-    index: u16,
-    encode: Encode<T>,
-    context: &Rc<WorkerContext>,
-    probe: &Handle<Time>,
-) {
+/// How the records of an epoch are put together.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gathered {
+    /// Each partition by itself, in provenance order.
+    ByPartition,
+    /// All in partition 0, in provenance order; one worker has to be given all of them.
+    InOne,
+}
+
+/// Sends every epoch, also an empty one, to the sink of the node.
+pub(crate) fn build<T: Data>(stream: Records<'_, T>, node: &NodeContext<'_>, gathered: Gathered, encode: Encode<T>) {
+    let (id, index, context) = (node.id, node.index, node.worker);
     let labels = [("job", context.job.as_str()), ("sink", id)];
     let records_out = context.metrics.counter("records_out", "Records given to a sink", &labels);
     let context = context.clone();
@@ -48,7 +52,7 @@ pub(crate) fn build<T: Data>(
             while next < first_open {
                 let records = epochs.remove(&next).unwrap_or_default();
                 records_out.add(records.len() as u64);
-                match encode_epoch(records, encode.as_deref()) {
+                match encode_epoch(Epoch(next), records, gathered, encode.as_deref()) {
                     Ok((partitions, count)) => {
                         let batch =
                             SinkBatch { sink: index, worker: context.worker, epoch: Epoch(next), partitions, count };
@@ -61,31 +65,35 @@ pub(crate) fn build<T: Data>(
             }
         }
     });
-    done.probe_with(probe);
+    done.probe_with(node.probe);
 }
 
-type EncodedEpoch = (Vec<(thalweg_core::PartitionId, EncodedBatch)>, u64);
+type EncodedEpoch = (Vec<(PartitionId, EncodedBatch)>, u64);
 
 fn encode_epoch<T>(
+    epoch: Epoch,
     mut records: Vec<Record<T>>,
-    encode: Option<&(dyn Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync)>,
+    gathered: Gathered,
+    encode: Option<&EncodeRecord<T>>,
 ) -> Result<EncodedEpoch> {
     let count = records.len() as u64;
     let Some(encode) = encode else { return Ok((Vec::new(), count)) };
-    let place = |record: &Record<T>| (record.provenance.partition(), record.provenance);
+    let partition = |record: &Record<T>| match gathered {
+        Gathered::ByPartition => record.provenance.partition(),
+        Gathered::InOne => PartitionId(0),
+    };
+    let place = |record: &Record<T>| (partition(record), record.provenance);
     if !records.is_sorted_by_key(place) {
         records.sort_by_key(place);
     }
     let mut partitions: Vec<(_, EncodedBatch)> = Vec::new();
     for record in &records {
-        let partition = record.provenance.partition();
+        let partition = partition(record);
         if partitions.last().is_none_or(|(last, _)| *last != partition) {
             partitions.push((partition, EncodedBatch::default()));
         }
         let (_, batch) = partitions.last_mut().expect("one was pushed");
-        let start = batch.data.len();
-        encode(&record.value, &mut batch.data)?;
-        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()) });
+        encode(&record.value, epoch, batch)?;
     }
     Ok((partitions, count))
 }

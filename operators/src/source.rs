@@ -4,17 +4,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use thalweg_connectors::dead_letter::{DeadLetter, Place};
 use thalweg_connectors::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource};
 use thalweg_core::{
     ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share,
 };
 use timely::dataflow::Scope;
-use timely::dataflow::operators::generic::operator::source;
+use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
+use crate::aside::{Aside, Held, Output, Outputs};
 use crate::context::WorkerContext;
 use crate::epoch_gate::{Cutting, EpochGate, SourceEvent};
 use crate::plan::OnError;
-use crate::stream::{Records, Time};
+use crate::stream::Time;
 
 /// Records read from one partition before the others, and the operators behind, have their turn.
 const BATCH_RECORDS: usize = 2048;
@@ -48,6 +50,8 @@ struct Partition<T> {
     started_at: u64,
     /// The number of the next good record.
     sequence: u64,
+    /// The number of the next bad record that is set aside.
+    set_aside: u64,
     ended: bool,
     /// The driver knows that nothing more comes.
     told_end: bool,
@@ -86,42 +90,46 @@ enum Turn {
 
 impl<T: Data> SourceOperator<T> {
     /// Builds the operator on this worker.
-    pub(crate) fn build<'s>(self, scope: Scope<'s, Time>, context: &Rc<WorkerContext>) -> Result<Records<'s, T>> {
+    pub(crate) fn build<'s>(self, scope: Scope<'s, Time>, context: &Rc<WorkerContext>) -> Result<Outputs<'s, T>> {
         let labels = [("job", context.job.as_str()), ("source", self.id.as_str())];
         let records_in = context.metrics.counter("records_in", "Records read from a source", &labels);
+        let reason = self.on_error.counted_as("decode");
         let dropped = context.metrics.counter(
             "records_dropped",
             "Records that were not processed",
-            &[("job", context.job.as_str()), ("source", self.id.as_str()), ("reason", "decode")],
+            &[("job", context.job.as_str()), ("source", self.id.as_str()), ("reason", reason)],
         );
-        let mut reading =
-            Reading { partitions: self.open(context)?, gate: context.gate.clone(), source: self, records_in, dropped };
+        let mut builder = OperatorBuilder::new(format!("source {}", self.id), scope);
+        let address = builder.operator_info().address;
+        let (output, records) = builder.new_output();
+        let mut output = Output::from(output);
+        let (aside, dead_letters) = Aside::new(&mut builder, self.on_error == OnError::DeadLetter);
+        let partitions = self.open(context)?;
+        let gate = context.gate.clone();
+        let mut reading = Reading { partitions, gate, source: self, records_in, dropped, aside };
         let failure = context.failure.clone();
-        let name = format!("source {}", reading.source.id);
-        let worker = scope.worker();
-        let mut path = None;
-        let stream = source(scope, &name, |capability, info| {
-            path = Some(info.address.to_vec());
-            let activator = worker.activator_for(info.address);
-            let mut capability = Some(capability);
+        let activator = scope.worker().activator_for(address.clone());
+        builder.build(move |capabilities| {
+            let mut held = Held::new(&capabilities, 0);
+            drop(capabilities);
             let mut idle_poll = IDLE_POLL.0;
             let mut buffer = Vec::new();
-            move |output: &mut timely::dataflow::operators::generic::OutputBuilderSession<'_, Time, _>| {
+            move |_| {
                 if failure.failed() {
                     return;
                 }
-                let Some(held) = capability.as_mut() else { return };
+                let mut output = output.activate();
                 let mut best = Turn::Waiting;
                 for index in 0..reading.partitions.len() {
-                    let turn = reading.turn(index, &mut buffer, |epoch, records| {
-                        output.session(&held.delayed(&epoch.0)).give_container(records);
+                    let turn = reading.turn(index, &mut buffer, &held, |epoch, records| {
+                        output.session(&held.records().delayed(&epoch.0)).give_container(records);
                     });
                     match turn {
                         Ok(turn) => best = best.max(turn),
                         Err(error) => return failure.fail(error),
                     }
                 }
-                held.downgrade(&reading.frontier().0);
+                held.downgrade(reading.frontier().0);
                 match best {
                     Turn::Read => {
                         idle_poll = IDLE_POLL.0;
@@ -136,9 +144,8 @@ impl<T: Data> SourceOperator<T> {
                 }
             }
         });
-        let address: Vec<usize> = path.expect("the constructor ran");
-        context.gate.register(worker.sync_activator_for(address));
-        Ok(stream)
+        context.gate.register(scope.worker().sync_activator_for(address.to_vec()));
+        Ok(Outputs { records, dead_letters })
     }
 
     fn open(&self, context: &WorkerContext) -> Result<Vec<Partition<T>>> {
@@ -160,6 +167,7 @@ impl<T: Data> SourceOperator<T> {
                     count: 0,
                     started_at,
                     sequence: 0,
+                    set_aside: 0,
                     ended: false,
                     told_end: false,
                     told_seen: false,
@@ -177,6 +185,7 @@ struct Reading<T> {
     source: SourceOperator<T>,
     records_in: Series,
     dropped: Series,
+    aside: Aside,
 }
 
 impl<T: Data> Reading<T> {
@@ -192,6 +201,7 @@ impl<T: Data> Reading<T> {
         &mut self,
         index: usize,
         buffer: &mut Vec<Record<T>>,
+        held: &Held,
         mut give: impl FnMut(Epoch, &mut Vec<Record<T>>),
     ) -> Result<Turn> {
         let mut turn = Turn::Waiting;
@@ -226,6 +236,7 @@ impl<T: Data> Reading<T> {
                 0 => return Ok(turn.max(Turn::Idle)),
                 _ => {
                     turn = Turn::Read;
+                    self.aside.give(&held.dead_letters().delayed(&self.partitions[index].epoch.0));
                     if !buffer.is_empty() {
                         give(self.partitions[index].epoch, buffer);
                         buffer.clear();
@@ -301,6 +312,7 @@ impl<T: Data> Reading<T> {
         partition.epoch = partition.epoch.next();
         partition.count = 0;
         partition.sequence = 0;
+        partition.set_aside = 0;
         partition.started_at = partition.reader.bytes();
         Ok(())
     }
@@ -378,23 +390,42 @@ impl<T: Data> Reading<T> {
     }
 
     /// Does with records that cannot be decoded what the job says.
-    fn refuse(&self, index: usize, bad: Vec<BadRecord>) -> Result<()> {
+    fn refuse(&mut self, index: usize, bad: Vec<BadRecord>) -> Result<()> {
         let Some(first) = bad.first() else { return Ok(()) };
+        let count = bad.len() as u64;
         match self.source.on_error {
-            OnError::Fail => Err(Error::user(
-                "bad-record",
-                format!(
-                    "source {:?}, {}: {}; mend the input, or set on_error = \"drop\" to go on without such records",
-                    self.source.id, self.partitions[index].spec.name, first.why
-                ),
-            )),
+            OnError::Fail => {
+                return Err(Error::user(
+                    "bad-record",
+                    format!(
+                        "source {:?}, {}: {}; mend the input, or set on_error = \"dead-letter\" to set such records aside, \
+                         or \"drop\" to go on without them",
+                        self.source.id, self.partitions[index].spec.name, first.why
+                    ),
+                ));
+            }
             OnError::Drop => {
                 for record in &bad {
                     tracing::warn!(source = self.source.id, "record dropped: {}", record.why);
                 }
-                self.dropped.add(bad.len() as u64);
-                Ok(())
             }
+            OnError::DeadLetter => self.set_aside(index, bad),
+        }
+        self.dropped.add(count);
+        Ok(())
+    }
+
+    fn set_aside(&mut self, index: usize, bad: Vec<BadRecord>) {
+        let (source, partition) = (&self.source, &mut self.partitions[index]);
+        let named = || (source.id.clone(), partition.spec.name.clone());
+        let of_topic = source.source.topic_of(&partition.spec);
+        let (topic, name) = of_topic.map(|(topic, number)| (topic, number.to_string())).unwrap_or_else(named);
+        for record in bad {
+            tracing::warn!(source = source.id, "record set aside: {}", record.why);
+            let provenance = Provenance::new(source.origin, partition.spec.of.partition, partition.set_aside);
+            partition.set_aside += 1;
+            let place = Place { topic: topic.clone(), partition: name.clone(), offset: record.at };
+            self.aside.put(provenance, DeadLetter::of_source(&source.id, place, record));
         }
     }
 }

@@ -85,7 +85,9 @@ impl<T: DeserializeOwned> Decoder<T> for ThroughValues {
             self.one.data.extend_from_slice(batch.value(record));
             self.one.records.push(crate::RawRecord { value: 0..self.one.data.len(), key: None, ..record.clone() });
             self.values.clear();
+            let known_bad = bad.len();
             self.inner.decode(&self.one, &mut self.values, bad)?;
+            bad[known_bad..].iter_mut().for_each(|bad| bad.key = batch.key(record).map(<[u8]>::to_vec));
             for value in &self.values {
                 match value.to_serde() {
                     Ok(value) => out.push(value),

@@ -99,6 +99,10 @@ impl RawSource for LogSource {
         let reader = log.raw_reader(&self.config.topic, partition.of.partition, from)?;
         Ok(Box::new(LogRawReader { reader, name, gapless, end: partition.end, position: from }))
     }
+
+    fn topic_of(&self, partition: &PartitionSpec) -> Option<(String, u32)> {
+        Some((self.config.topic.clone(), u32::from(partition.of.partition.0)))
+    }
 }
 
 fn lost(name: &str, from: u64, first: u64) -> Error {

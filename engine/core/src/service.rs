@@ -65,6 +65,8 @@ pub struct JobStatus {
     pub records_in: u64,
     /// Records given to sinks since the process started.
     pub records_out: u64,
+    /// Dead letters written since the process started.
+    pub dead_letters: u64,
     /// Of bounded input: how much is read, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressRatio>,

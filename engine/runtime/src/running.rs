@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use thalweg_connectors::SinkContext;
+use thalweg_connectors::{SinkContext, SinkWriter};
 use thalweg_core::{Binding, Error, PartitionId, PartitionSpec, RecoveryPlan, Result, SinkKey, SourceKey, WorkerIndex};
 use thalweg_operators::{Cutting, EpochGate, EpochLimits, Failure, Recorded, WorkerContext};
 use timely::CommunicationConfig;
@@ -283,7 +283,7 @@ fn open_gate(place: &Place, recovery: &RecoveryPlan, stored: Vec<Stored>) -> Arc
     )
 }
 
-fn open_sinks(place: &Place, recovery: &RecoveryPlan) -> Result<Vec<Box<dyn thalweg_connectors::SinkWriter>>> {
+fn open_sinks(place: &Place, recovery: &RecoveryPlan) -> Result<Vec<(u16, Box<dyn SinkWriter>)>> {
     let ends: &[(SinkKey, u64)] = match &recovery.checkpoint {
         Some(record) => &record.sinks,
         None => &recovery.zero.sinks,
@@ -291,14 +291,14 @@ fn open_sinks(place: &Place, recovery: &RecoveryPlan) -> Result<Vec<Box<dyn thal
     // The source partition stands in for the job partition where nothing is keyed.
     let sources = recovery.zero.sources.iter().map(|spec| spec.of.partition);
     let all: BTreeSet<PartitionId> = recovery.zero.partitions.all().chain(sources).collect();
-    let sinks = place.config.plan.sinks().into_iter().enumerate();
-    let open = sinks.map(|(index, (id, sink))| {
-        let own = ends.iter().filter(|(key, _)| usize::from(key.sink) == index);
+    let open = place.config.plan.sinks().into_iter().map(|(index, id, sink)| {
+        let own = ends.iter().filter(|(key, _)| key.sink == index);
         let mut partitions: BTreeMap<PartitionId, u64> = all.iter().map(|partition| (*partition, 0)).collect();
         partitions.extend(own.map(|(key, end)| (key.partition, *end)));
         let partitions = partitions.into_iter().collect();
         let context = SinkContext { job_id: place.config.job_id, generation: recovery.generation, partitions };
-        sink.open(&context).map_err(|error| error.context(format!("sink {id:?}")))
+        let writer = sink.open(&context).map_err(|error| error.context(format!("sink {id:?}")))?;
+        Ok((index, writer))
     });
     open.collect()
 }

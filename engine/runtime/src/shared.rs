@@ -13,7 +13,7 @@ use thalweg_core::{
     Phase, ProgressRatio, Query, QueryError, QueryReply, QueryResult, ReadOptions, RecoveryPlan, Reply, Series,
     StoreInfo,
 };
-use thalweg_operators::{Barrier, Barriers, EpochGate, Plan, StoreReader};
+use thalweg_operators::{Barrier, Barriers, EpochGate, NodeLogic, Plan, StoreReader};
 
 use crate::checkpointer::Committed;
 use crate::clock::wall_clock;
@@ -24,6 +24,9 @@ use crate::event::{DriverEvent, Question, WorkerMessage, unavailable};
 const CHECKPOINTS_KEPT: usize = 32;
 /// Questions that wait for one worker, at most: a hostile client must not fill the memory.
 const QUESTIONS_WAITING: usize = 4096;
+
+/// What the counter of a sink says.
+const GIVEN: &str = "Records given to a sink";
 
 /// The way to one worker.
 pub(crate) struct WorkerLink {
@@ -86,6 +89,8 @@ pub(crate) struct Shared {
     driver: Sender<DriverEvent>,
     records_in: Vec<Series>,
     records_out: Vec<Series>,
+    /// That of the sink for records that are set aside, where the plan has one.
+    dead_letters: Vec<Series>,
     checkpoint_seconds: thalweg_core::Histogram,
     checkpoint_time: Series,
     checkpoint_failures: Series,
@@ -108,8 +113,8 @@ impl Shared {
             shape.reader.map(|reader| Queryable { info, reader })
         });
         let labels = [("job", job.as_str())];
-        let series = |kind: &str, name: &'static str, help: &str, label: &'static str| -> Vec<Series> {
-            let nodes = plan.nodes().filter(|node| node.kind() == kind);
+        let series = |of: fn(&NodeLogic) -> bool, name: &'static str, help: &str, label| -> Vec<Series> {
+            let nodes = plan.nodes().filter(|node| of(&node.logic));
             nodes.map(|node| metrics.counter(name, help, &[("job", job.as_str()), (label, &node.id)])).collect()
         };
         Self {
@@ -131,8 +136,14 @@ impl Shared {
             gate: Mutex::new(None),
             committed: Committed::default(),
             driver,
-            records_in: series("source", "records_in", "Records read from a source", "source"),
-            records_out: series("sink", "records_out", "Records given to a sink", "sink"),
+            records_in: series(
+                |logic| matches!(logic, NodeLogic::Source(_)),
+                "records_in",
+                "Records read from a source",
+                "source",
+            ),
+            records_out: series(|logic| matches!(logic, NodeLogic::Sink(_)), "records_out", GIVEN, "sink"),
+            dead_letters: series(|logic| matches!(logic, NodeLogic::DeadLetters(_)), "records_out", GIVEN, "sink"),
             checkpoint_seconds: metrics.histogram(
                 "checkpoint_duration_seconds",
                 "From the start of a checkpoint to its end",
@@ -323,6 +334,7 @@ impl JobService for Shared {
             checkpoint_failure: status.checkpoint_failure.clone(),
             records_in: sum(&self.records_in),
             records_out: sum(&self.records_out),
+            dead_letters: sum(&self.dead_letters),
             progress: fraction.map(|fraction| ProgressRatio((fraction.clamp(0.0, 1.0) * 1e6) as u32)),
             workers: self.links.read().len() as u32,
         }

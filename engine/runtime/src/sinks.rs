@@ -47,7 +47,7 @@ pub(crate) struct Sinks {
 impl Sinks {
     /// Sinks that stand at `processed` (C).
     pub(crate) fn new(
-        writers: Vec<Box<dyn SinkWriter>>,
+        writers: Vec<(u16, Box<dyn SinkWriter>)>,
         workers: usize,
         gate: Arc<EpochGate>,
         replay_until: Epoch,
@@ -55,8 +55,8 @@ impl Sinks {
         checkpoints: Sender<CheckpointMessage>,
     ) -> Self {
         let processed = gate.processed();
-        let sinks = writers.into_iter().enumerate().map(|(sink, writer)| Writing {
-            sink: sink as u16,
+        let sinks = writers.into_iter().map(|(sink, writer)| Writing {
+            sink,
             writer,
             parts: BTreeMap::new(),
             written: processed,
@@ -83,7 +83,8 @@ impl Sinks {
         loop {
             match inbox.recv() {
                 Ok(SinkMessage::Batch(batch)) => {
-                    let index = usize::from(batch.sink);
+                    let index = self.sinks.iter().position(|sink| sink.sink == batch.sink);
+                    let index = index.expect("a batch is of a sink of the plan");
                     let sink = &mut self.sinks[index];
                     assert!(batch.epoch > sink.written, "a worker gives each epoch once");
                     sink.parts.entry(batch.epoch).or_default().push(batch);

@@ -38,9 +38,9 @@ pub fn read_bindings(log: &dyn Log, job_id: JobId, caps: &[(Generation, Epoch)])
 pub fn checkpoint_zero(plan: &Plan, job_id: JobId) -> Result<CheckpointZero> {
     let sources = plan.discover()?;
     let mut sinks = Vec::new();
-    for (index, (id, sink)) in plan.sinks().into_iter().enumerate() {
+    for (index, id, sink) in plan.sinks() {
         let ends = sink.ends().map_err(|error| error.context(format!("sink {id:?}")))?;
-        sinks.extend(ends.into_iter().map(|(partition, end)| (SinkKey { sink: index as u16, partition }, end)));
+        sinks.extend(ends.into_iter().map(|(partition, end)| (SinkKey { sink: index, partition }, end)));
     }
     Ok(CheckpointZero {
         job_id,

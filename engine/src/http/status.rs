@@ -21,6 +21,7 @@ pub(super) struct JobAnswer {
     checkpoint_failure: Option<String>,
     records_in: u64,
     records_out: u64,
+    dead_letters: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<f64>,
     workers: u32,
@@ -73,6 +74,7 @@ impl From<JobStatus> for JobAnswer {
             checkpoint_failure: status.checkpoint_failure,
             records_in: status.records_in,
             records_out: status.records_out,
+            dead_letters: status.dead_letters,
             progress: status.progress.map(|ratio| f64::from(ratio.0) / 1e6),
             workers: status.workers,
         }

@@ -18,7 +18,7 @@ use std::sync::mpsc::channel;
 use thalweg_connectors::log::{EmbeddedLog, Log};
 use thalweg_coordinator::Entry;
 use thalweg_core::{Epoch, Error, JobId, Metrics, Phase, Result, TaskIndex};
-use thalweg_jobs::{JobSpec, PlanContext};
+use thalweg_jobs::{DeadLettersSpec, JobSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
 use thalweg_runtime::{RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
 
@@ -49,6 +49,7 @@ pub(crate) fn run(
 /// Runs a plan that was written in Rust.
 pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
     let (log, journal, job_id) = open_job(&arguments.data, plan.settings().name.as_str())?;
+    let plan = thalweg_jobs::with_dead_letters(plan, &DeadLettersSpec::default(), job_id, log.clone())?;
     run_plan(Arc::new(plan), job_id, log, journal, arguments, screen)
 }
 

@@ -98,6 +98,7 @@ impl JobService for MapJob {
             checkpoint_failure: Some("checkpoint 6: no answer".to_owned()),
             records_in: 10,
             records_out: 9,
+            dead_letters: 1,
             progress: Some(ProgressRatio(250_000)),
             workers: 2,
         }

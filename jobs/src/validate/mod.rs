@@ -1,5 +1,6 @@
 //! From a document to a job: every rule of the file, all problems at once, without looking at anything but the file.
 
+mod dead_letters;
 mod operator;
 mod section;
 mod sink;
@@ -94,6 +95,7 @@ impl<'d> Checker<'d> {
             members.into_iter().map(|entry| self.operator(entry, &stores, crate_name.as_deref())).collect();
         let members: Vec<_> = self.members(&root, Member::Sink).collect();
         let sinks: Vec<Option<SinkSpec>> = members.into_iter().map(|entry| self.sink(entry)).collect();
+        let dead_letters = self.dead_letters(&root);
         let order = self.wiring(&root);
         let job = job?;
         if self.has_errors() {
@@ -102,7 +104,7 @@ impl<'d> Checker<'d> {
         let sources = sources.into_iter().collect::<Option<Vec<_>>>()?;
         let operators = wiring::arrange(operators.into_iter().collect::<Option<Vec<_>>>()?, &order?);
         self.check_epochs(&job.spec, &sources);
-        Some(JobSpec {
+        let job = JobSpec {
             name: job.name,
             crate_name: job.crate_name,
             crate_version: job.spec.crate_version,
@@ -118,7 +120,10 @@ impl<'d> Checker<'d> {
             sources,
             operators,
             sinks: sinks.into_iter().collect::<Option<Vec<_>>>()?,
-        })
+            dead_letters,
+        };
+        self.check_dead_letters(&root, &job);
+        Some(job)
     }
 
     /// The tables of a section, by id.
@@ -189,6 +194,7 @@ impl<'d> Checker<'d> {
 fn on_error(value: &str) -> OnError {
     match value {
         "drop" => OnError::Drop,
+        "dead-letter" => OnError::DeadLetter,
         _ => OnError::Fail,
     }
 }

@@ -38,6 +38,12 @@ pub(super) fn hash(record: &NewRecord) -> u64 {
         hash.update(&part.as_ref().map_or(0, |part| part.len() as u64 + 1).to_le_bytes());
         hash.update(part.as_deref().unwrap_or_default());
     }
+    for (name, bytes) in record.headers.iter().filter(|(name, _)| name != POSITION_HEADER) {
+        for part in [name.as_bytes(), bytes] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
     hash.digest()
 }
 

@@ -96,7 +96,8 @@ impl LogSinkWriter {
 
 fn owned(batch: &EncodedBatch, record: &EncodedRecord) -> NewRecord {
     let bytes = |range: &Option<std::ops::Range<usize>>| range.clone().map(|range| batch.data[range].to_vec());
-    NewRecord { key: bytes(&record.key), value: bytes(&record.value), headers: Vec::new() }
+    let headers = record.headers.iter().map(|(name, range)| ((*name).to_owned(), batch.data[range.clone()].to_vec()));
+    NewRecord { key: bytes(&record.key), value: bytes(&record.value), headers: headers.collect() }
 }
 
 impl SinkWriter for LogSinkWriter {

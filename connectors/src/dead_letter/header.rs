@@ -1,0 +1,31 @@
+//! The names of the headers of a dead letter. The first five are those of Kafka Streams (KIP-1034), so that tools for its dead
+//! letter queues read ours; [`EXCEPTION`] holds one of the [`Reason`](super::Reason)s where Kafka Streams has a Java class.
+
+/// What kind of failure it was.
+pub const EXCEPTION: &str = "__streams.errors.exception";
+/// What the failure said.
+pub const MESSAGE: &str = "__streams.errors.message";
+/// Where a source has read the record: the topic, or the source's id where it reads none.
+pub const TOPIC: &str = "__streams.errors.topic";
+/// The partition of the topic, or the name of the source's partition (a file).
+pub const PARTITION: &str = "__streams.errors.partition";
+/// The offset in the partition, or the position in the file.
+pub const OFFSET: &str = "__streams.errors.offset";
+/// The name of the job.
+pub const JOB: &str = "thalweg.job";
+/// The id of the source that could not read the record.
+pub const SOURCE: &str = "thalweg.source";
+/// The id of the operator that could not process the record.
+pub const OPERATOR: &str = "thalweg.operator";
+/// The epoch of the record.
+pub const EPOCH: &str = "thalweg.epoch";
+/// What the value is: one of the [`Held`](super::Held)s.
+pub const HOLDS: &str = "thalweg.holds";
+/// When the timer was due that failed, microseconds since 1970.
+pub const TIMER: &str = "thalweg.timer";
+/// The header line of the file that a CSV record is of.
+pub const CSV_HEADER: &str = "thalweg.csv-header";
+/// The value is too large to be kept whole: how many bytes it had.
+pub const TRUNCATED: &str = "thalweg.truncated";
+/// The record was retried before, and this is the offset of the dead letter that it was then.
+pub const RETRY_OF: &str = "thalweg.retry-of";

@@ -1,0 +1,258 @@
+//! A dead letter, and how it is written.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use thalweg_core::Epoch;
+
+use super::header;
+use crate::log::{LogRecord, NewRecord};
+use crate::{BadRecord, EncodedBatch, EncodedRecord};
+
+/// The longest value that is kept whole. A record of a log has at most 64 MiB, and key and headers need some of that.
+const MAX_VALUE_BYTES: usize = 32 << 20;
+/// The longest key, and the longest line of CSV headers, that are kept.
+const MAX_PART_BYTES: usize = 8 << 20;
+/// The longest message that is kept.
+const MAX_MESSAGE_BYTES: usize = 4 << 10;
+
+/// Which node could not go on with a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FailedNode {
+    /// A source, by its id.
+    Source(String),
+    /// An operator, by its id.
+    Operator(String),
+}
+
+impl FailedNode {
+    /// Its id.
+    pub fn id(&self) -> &str {
+        match self {
+            FailedNode::Source(id) | FailedNode::Operator(id) => id,
+        }
+    }
+}
+
+/// What kind of failure it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The format of a source cannot read the record.
+    Decode,
+    /// User code returned an error.
+    Failed,
+    /// User code panicked.
+    Panicked,
+}
+
+/// What the value of a dead letter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Held {
+    /// The bytes of a source's record, as they were read.
+    Raw,
+    /// A record that an operator was given, as JSON.
+    Record,
+    /// What a keyed operator was given of a record beside its key, as JSON; the key is the dead letter's.
+    Grouped,
+    /// Nothing: a timer failed, and the key is its own.
+    Timer,
+}
+
+impl Reason {
+    const NAMED: [(Self, &'static str); 3] =
+        [(Self::Decode, "bad-record"), (Self::Failed, "operator-failed"), (Self::Panicked, "operator-panicked")];
+
+    /// Its name in a header.
+    pub fn name(self) -> &'static str {
+        name(&Self::NAMED, self)
+    }
+}
+
+impl Held {
+    const NAMED: [(Self, &'static str); 4] =
+        [(Self::Raw, "raw"), (Self::Record, "record"), (Self::Grouped, "grouped"), (Self::Timer, "timer")];
+
+    /// Its name in a header.
+    pub fn name(self) -> &'static str {
+        name(&Self::NAMED, self)
+    }
+}
+
+fn name<T: Copy + PartialEq>(named: &[(T, &'static str)], value: T) -> &'static str {
+    named.iter().find(|(own, _)| *own == value).map(|(_, name)| *name).expect("every value has a name")
+}
+
+fn named<T: Copy>(named: &[(T, &'static str)], name: &[u8]) -> Option<T> {
+    named.iter().find(|(_, own)| own.as_bytes() == name).map(|(value, _)| *value)
+}
+
+/// Where a source has read a record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The topic, or the source's id where it reads none.
+    pub topic: String,
+    /// The number of the partition, or its name where it is none of a topic.
+    pub partition: String,
+    /// The offset, or another position at which the record begins.
+    pub offset: u64,
+}
+
+/// A record that is set aside, with what is known of its failure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Who could not go on with it.
+    pub node: FailedNode,
+    /// What kind of failure it was.
+    pub reason: Reason,
+    /// What the failure said.
+    pub message: String,
+    /// The record's key, where it has one.
+    pub key: Option<Vec<u8>>,
+    /// The record.
+    pub value: Option<Vec<u8>>,
+    /// What the value is.
+    pub held: Held,
+    /// Where it was read, where a source has set it aside.
+    pub place: Option<Place>,
+    /// The header line of its file, where the format needs one.
+    pub csv_header: Option<Vec<u8>>,
+    /// When the failed timer was due.
+    pub timer: Option<i64>,
+    /// The dead letter that it was before it was retried.
+    pub retry_of: Option<u64>,
+}
+
+impl DeadLetter {
+    /// A record that the format of a source cannot read.
+    pub fn of_source(source: &str, place: Place, bad: BadRecord) -> Self {
+        let (place, retry_of) = match bad.retried {
+            Some(retried) => (retried.place, Some(retried.dead_letter)),
+            None => (Some(place), None),
+        };
+        Self {
+            node: FailedNode::Source(source.to_owned()),
+            reason: Reason::Decode,
+            message: bad.why,
+            key: bad.key,
+            value: Some(bad.raw),
+            held: Held::Raw,
+            place,
+            csv_header: bad.header,
+            timer: None,
+            retry_of,
+        }
+    }
+
+    /// A record that an operator failed on.
+    pub fn of_operator(operator: &str, reason: Reason, message: String, held: Held) -> Self {
+        Self {
+            node: FailedNode::Operator(operator.to_owned()),
+            reason,
+            message,
+            key: None,
+            value: None,
+            held,
+            place: None,
+            csv_header: None,
+            timer: None,
+            retry_of: None,
+        }
+    }
+
+    /// Adds it to what a sink is to write of an epoch. The bytes are a function of the letter, the job and the epoch.
+    pub fn encode(&self, job: &str, epoch: Epoch, batch: &mut EncodedBatch) {
+        let kept = |part: &Option<Vec<u8>>| part.as_ref().filter(|part| part.len() <= MAX_PART_BYTES).cloned();
+        let (key, csv_header) = (kept(&self.key), kept(&self.csv_header));
+        let value = self.value.as_deref().map(|value| &value[..value.len().min(MAX_VALUE_BYTES)]);
+        let whole = value.map(<[u8]>::len) == self.value.as_ref().map(Vec::len)
+            && key.is_some() == self.key.is_some()
+            && csv_header.is_some() == self.csv_header.is_some();
+        let mut headers: Vec<(&'static str, Vec<u8>)> =
+            vec![(header::EXCEPTION, self.reason.name().into()), (header::MESSAGE, shortened(&self.message).into())];
+        if let Some(place) = &self.place {
+            headers.push((header::TOPIC, place.topic.as_str().into()));
+            headers.push((header::PARTITION, place.partition.as_str().into()));
+            headers.push((header::OFFSET, place.offset.to_string().into()));
+        }
+        headers.push((header::JOB, job.into()));
+        headers.push(match &self.node {
+            FailedNode::Source(id) => (header::SOURCE, id.as_str().into()),
+            FailedNode::Operator(id) => (header::OPERATOR, id.as_str().into()),
+        });
+        headers.push((header::EPOCH, epoch.to_string().into()));
+        headers.push((header::HOLDS, self.held.name().into()));
+        headers.extend(self.timer.map(|at| (header::TIMER, at.to_string().into())));
+        headers.extend(csv_header.map(|line| (header::CSV_HEADER, line)));
+        headers.extend((!whole).then(|| {
+            let bytes = self.value.as_ref().map_or(0, Vec::len);
+            (header::TRUNCATED, bytes.to_string().into())
+        }));
+        headers.extend(self.retry_of.map(|offset| (header::RETRY_OF, offset.to_string().into())));
+        let mut put = |bytes: &[u8]| -> Range<usize> {
+            let start = batch.data.len();
+            batch.data.extend_from_slice(bytes);
+            start..batch.data.len()
+        };
+        let record = EncodedRecord {
+            key: key.as_deref().map(&mut put),
+            value: value.map(&mut put),
+            headers: headers.iter().map(|(name, bytes)| (*name, put(bytes))).collect(),
+        };
+        batch.records.push(record);
+    }
+}
+
+/// The beginning of a message, cut between two characters.
+fn shortened(message: &str) -> &str {
+    &message[..message.floor_char_boundary(MAX_MESSAGE_BYTES)]
+}
+
+/// A dead letter as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredLetter {
+    /// Its offset: what it is called by.
+    pub offset: u64,
+    /// When it was written, microseconds since 1970.
+    pub time: i64,
+    /// The job that wrote it.
+    pub job: String,
+    /// The epoch of the record.
+    pub epoch: Epoch,
+    /// The bytes that the value had, where it was too large to be kept whole.
+    pub truncated: Option<u64>,
+    /// What it is.
+    pub letter: DeadLetter,
+}
+
+impl StoredLetter {
+    /// Reads a record; nothing where it is no dead letter: a topic may hold other records, too.
+    pub fn read(record: LogRecord) -> Option<Self> {
+        let LogRecord { offset, time, record: NewRecord { key, value, headers } } = record;
+        let bytes = |name: &str| headers.iter().find(|(own, _)| own == name).map(|(_, bytes)| bytes.as_slice());
+        let text = |name: &str| bytes(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let number = |name: &str| text(name)?.parse::<u64>().ok();
+        let node = match (text(header::SOURCE), text(header::OPERATOR)) {
+            (Some(id), _) => FailedNode::Source(id),
+            (None, Some(id)) => FailedNode::Operator(id),
+            (None, None) => return None,
+        };
+        let place = match (text(header::TOPIC), text(header::PARTITION), number(header::OFFSET)) {
+            (Some(topic), Some(partition), Some(offset)) => Some(Place { topic, partition, offset }),
+            _ => None,
+        };
+        let letter = DeadLetter {
+            node,
+            reason: named(&Reason::NAMED, bytes(header::EXCEPTION)?)?,
+            message: text(header::MESSAGE)?,
+            held: named(&Held::NAMED, bytes(header::HOLDS)?)?,
+            place,
+            csv_header: bytes(header::CSV_HEADER).map(<[u8]>::to_vec),
+            timer: text(header::TIMER).and_then(|at| at.parse().ok()),
+            retry_of: number(header::RETRY_OF),
+            key,
+            value,
+        };
+        let (job, epoch) = (text(header::JOB)?, Epoch(number(header::EPOCH)?));
+        Some(Self { offset, time, job, epoch, truncated: number(header::TRUNCATED), letter })
+    }
+}

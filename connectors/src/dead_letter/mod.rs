@@ -1,0 +1,39 @@
+//! Dead letters: records that a job could not process, set aside as an output of the job like any other.
+//!
+//! The nodes of a job that are to set records aside (`on_error = "dead-letter"`) give them to one hidden sink at the end of the
+//! plan. That is an ordinary sink of a log, so a dead letter is written exactly once and is the same in every replay. Its topic
+//! has one partition, in order of epoch and provenance; the offset there is what a dead letter is called by. Key and value are
+//! the record's, everything else is in headers ([`header`]).
+
+pub mod header;
+mod letter;
+
+pub use letter::{DeadLetter, FailedNode, Held, Place, Reason, StoredLetter};
+
+use std::sync::Arc;
+
+use thalweg_core::{JobId, PartitionCount, Result};
+
+use crate::log::{Log, LogSink, LogSinkConfig, Retention, TopicSpec};
+
+/// The id of the hidden sink.
+pub const SINK: &str = "dead-letters";
+/// The index of the hidden sink, in checkpoints and positions: behind every sink that a job may ever get, so that it keeps its
+/// index when sinks are added.
+pub const SINK_INDEX: u16 = u16::MAX;
+
+/// The topic of a job's dead letters, where the job does not name one.
+pub fn default_topic(job: JobId) -> String {
+    format!("dead-letters-{job}")
+}
+
+/// The hidden sink of a job, on a log that is open for writing; makes the topic where it is missing.
+pub fn sink(log: Arc<dyn Log>, topic: &str, job: JobId) -> Result<LogSink> {
+    let config = LogSinkConfig {
+        topic: TopicSpec { name: topic.to_owned(), partitions: 1, retention: Retention::Keep },
+        sink: SINK_INDEX,
+        producer: format!("{job}-sink-{SINK}-0"),
+        partitions: PartitionCount::new(1)?,
+    };
+    LogSink::new(log, config)
+}

@@ -47,7 +47,7 @@ pub(crate) fn write(job: &JobSketch, folder: &Folder) {
         };
         for part in 0..source.parts {
             let records = source.records / source.parts + u64::from(part < source.records % source.parts);
-            let text = file(source.format, records, &mut random);
+            let text = file(source.format, records, job.aside, &mut random);
             if source.gz && part % 2 == 0 {
                 let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
                 encoder.write_all(text.as_bytes()).expect("memory takes everything");
@@ -59,7 +59,7 @@ pub(crate) fn write(job: &JobSketch, folder: &Folder) {
     }
 }
 
-fn file(format: SourceFormat, records: u64, random: &mut Random) -> String {
+fn file(format: SourceFormat, records: u64, bad: bool, random: &mut Random) -> String {
     let mut text = String::new();
     if format == SourceFormat::Csv {
         text += "k,w,v,f\n";
@@ -69,6 +69,13 @@ fn file(format: SourceFormat, records: u64, random: &mut Random) -> String {
         if format == SourceFormat::Json && random.once_in(10) {
             // No record, but a part of some share.
             text.push('\n');
+        }
+        if bad && random.once_in(12) {
+            text += match format {
+                SourceFormat::Json => "{\"k\": 1, \"w\":\n",
+                SourceFormat::Csv => "1,\"one, two\",3,4,5\n",
+                SourceFormat::Lines | SourceFormat::Generator => "",
+            };
         }
         if format == SourceFormat::Lines {
             let words: Vec<_> = (0..random.below(6)).map(|_| *random.pick(&WORDS)).collect();

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use thalweg_connectors::log::{Log, POSITION_HEADER, Position};
+use thalweg_connectors::dead_letter::StoredLetter;
+use thalweg_connectors::log::{Log, LogRecord, POSITION_HEADER, Position};
 use thalweg_core::{Epoch, PartitionId};
 
+use crate::letters::{Letter, check_letters};
 use crate::reference::{Reference, open_log};
 use crate::sketch::{JobSketch, SinkKind};
 
@@ -16,6 +18,8 @@ pub struct Outputs {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The records of log sinks, by sink and job partition.
     pub topics: BTreeMap<(usize, u16), Vec<Vec<u8>>>,
+    /// The records that were set aside.
+    pub dead_letters: Vec<Letter>,
 }
 
 impl Outputs {
@@ -27,44 +31,22 @@ impl Outputs {
         read_files(&folder.join("out"), "", &mut outputs.files)?;
         let logged = job.sinks.iter().enumerate().filter(|(_, sink)| matches!(sink.kind, SinkKind::Log(_)));
         let logged: Vec<usize> = logged.map(|(index, _)| index).collect();
-        if !logged.is_empty() && data.exists() {
+        if (!logged.is_empty() || job.aside) && data.exists() {
             let log = open_log(data)?;
             for index in logged {
-                outputs.read_topic(&log, index)?;
+                read_topic(&log, &format!("sink{index}"), |partition, record| {
+                    let of = outputs.topics.entry((index, partition.0)).or_default();
+                    of.push(record.record.value.unwrap_or_default());
+                    Ok(())
+                })?;
             }
+            read_topic(&log, "dead-letters-", |_, record| {
+                let letter = StoredLetter::read(record).ok_or("a record of the dead letters is none")?;
+                outputs.dead_letters.push(letter.into());
+                Ok(())
+            })?;
         }
         Ok(outputs)
-    }
-
-    fn read_topic(&mut self, log: &dyn Log, sink: usize) -> Result<(), String> {
-        let name = format!("sink{sink}");
-        let topics = log.topics().map_err(|error| error.to_string())?;
-        let Some((_, partitions)) = topics.into_iter().find(|(topic, _)| *topic == name) else { return Ok(()) };
-        let mut last: BTreeMap<PartitionId, (Epoch, u64)> = BTreeMap::new();
-        for partition in 0..partitions as u16 {
-            let mut reader = log.reader(&name, PartitionId(partition), 0).map_err(|error| error.to_string())?;
-            let mut records = Vec::new();
-            while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
-                for record in records.drain(..) {
-                    let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
-                    let position = header.and_then(|(_, bytes)| Position::decode(bytes));
-                    let position =
-                        position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
-                    let at = (position.epoch, position.sequence);
-                    let follows = match last.insert(position.partition, at) {
-                        Some((epoch, sequence)) if epoch == at.0 => at.1 == sequence + 1,
-                        Some((epoch, _)) => epoch < at.0 && at.1 == 0,
-                        None => at.1 == 0,
-                    };
-                    if !follows || position.partition.0 % partitions as u16 != partition {
-                        return Err(format!("{name}, partition {partition}: {position:?} is out of order"));
-                    }
-                    let of = self.topics.entry((sink, position.partition.0)).or_default();
-                    of.push(record.record.value.unwrap_or_default());
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Compares with what has to be there, byte by byte.
@@ -84,8 +66,43 @@ impl Outputs {
             let expected: Vec<&[u8]> = reference.topics[of].iter().map(Vec::as_slice).collect();
             check_lines(&format!("topic {of:?}"), &records.iter().map(Vec::as_slice).collect::<Vec<_>>(), &expected)?;
         }
-        Ok(())
+        check_letters(&self.dead_letters, &reference.dead_letters)
     }
+}
+
+/// Reads the records of the topic whose name begins so, where it is there, and checks their positions.
+fn read_topic(
+    log: &dyn Log,
+    prefix: &str,
+    mut take: impl FnMut(PartitionId, LogRecord) -> Result<(), String>,
+) -> Result<(), String> {
+    let topics = log.topics().map_err(|error| error.to_string())?;
+    let Some((name, partitions)) = topics.into_iter().find(|(topic, _)| topic.starts_with(prefix)) else {
+        return Ok(());
+    };
+    let mut last: BTreeMap<PartitionId, (Epoch, u64)> = BTreeMap::new();
+    for partition in 0..partitions as u16 {
+        let mut reader = log.reader(&name, PartitionId(partition), 0).map_err(|error| error.to_string())?;
+        let mut records = Vec::new();
+        while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
+            for record in records.drain(..) {
+                let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
+                let position = header.and_then(|(_, bytes)| Position::decode(bytes));
+                let position = position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
+                let at = (position.epoch, position.sequence);
+                let follows = match last.insert(position.partition, at) {
+                    Some((epoch, sequence)) if epoch == at.0 => at.1 == sequence + 1,
+                    Some((epoch, _)) => epoch < at.0 && at.1 == 0,
+                    None => at.1 == 0,
+                };
+                if !follows || position.partition.0 % partitions as u16 != partition {
+                    return Err(format!("{name}, partition {partition}: {position:?} is out of order"));
+                }
+                take(position.partition, record)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What a reader saw before a crash has to be a prefix of what is there after it, up to a line that was torn.
@@ -96,6 +113,9 @@ pub fn check_prefix(before: &Outputs, after: &Outputs) -> Result<(), String> {
         if !now.starts_with(&bytes[..whole]) {
             return Err(format!("{name}: what a reader saw before a crash is not there any more"));
         }
+    }
+    if !after.dead_letters.starts_with(&before.dead_letters) {
+        return Err("dead letters that a reader saw before a crash are not there any more".to_owned());
     }
     for (of, records) in &before.topics {
         let now = after.topics.get(of).map_or(&[][..], Vec::as_slice);

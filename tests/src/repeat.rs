@@ -64,6 +64,11 @@ pub fn two_runs_agree(seed: u64) -> Result<(), String> {
 }
 
 fn compare(outputs: &Outputs, again: &Outputs, workers: u32) -> Result<(), String> {
-    let expected = Reference { files: outputs.files.clone(), topics: outputs.topics.clone(), ..Reference::default() };
+    let expected = Reference {
+        files: outputs.files.clone(),
+        topics: outputs.topics.clone(),
+        dead_letters: outputs.dead_letters.clone(),
+        ..Reference::default()
+    };
     again.check(&expected).map_err(|error| format!("with {workers} workers: {error}"))
 }

@@ -100,6 +100,8 @@ pub enum Step {
     Shift,
     /// Rows under another key.
     Regroup,
+    /// Rows with `v / (v % divisor)`: fails on some.
+    Divide(u64),
     /// Rows by key.
     KeyBy(KeyOf),
     /// A fold of rows.
@@ -156,6 +158,8 @@ pub struct JobSketch {
     pub changelog: bool,
     /// Bytes of memory for values: little, so that the disk is read.
     pub memory: Option<u64>,
+    /// Whether records that fail are set aside, and there are such records.
+    pub aside: bool,
     /// The sources.
     pub sources: Vec<SourceSketch>,
     /// The operators, inputs first.
@@ -181,6 +185,7 @@ impl JobSketch {
             checkpoint: random.between(20, 200),
             changelog: random.once_in(2),
             memory: random.once_in(3).then_some(64 << 10),
+            aside: Random::new(seed ^ 0x6173_6964).once_in(2),
             sources,
             operators: Vec::new(),
             sinks: Vec::new(),
@@ -192,6 +197,10 @@ impl JobSketch {
             rows.push(job.add(Step::Rows(format), vec![input]));
         }
         let mut folded = Vec::new();
+        if job.aside {
+            let divided = some_of(random, &rows, 2);
+            rows.push(job.add(Step::Divide(random.between(3, 40)), divided));
+        }
         if custom {
             rows.push(job.add(Step::Visits, vec![rows[0]]));
         }
@@ -270,6 +279,9 @@ impl JobSketch {
     /// The job file. Files are in `in/`, outputs in `out/` beside it.
     pub fn to_toml(&self) -> String {
         let mut text = format!("version = 1\n[job]\nname = \"{JOB}\"\npartitions = {}\n", self.partitions);
+        if self.aside {
+            text += "on_error = \"dead-letter\"\n";
+        }
         if self.is_custom() {
             text += "crate = \"thalweg-tests\"\n";
         }
@@ -319,6 +331,7 @@ impl JobSketch {
             Step::Filter(divisor, rest) => format!("uses = \"filter\"\nwhere = \"v % {divisor} != {rest}\""),
             Step::Shift => map(r#"k = "k", w = "w", v = "v + 1", f = "f * 1.5""#),
             Step::Regroup => map(r#"k = "(k * 7 + 3) % 11", w = "w", v = "v", f = "f""#),
+            Step::Divide(divisor) => map(&format!("k = \"k\", w = \"w\", v = \"v / (v % {divisor})\", f = \"f\"")),
             Step::KeyBy(key) => format!("uses = \"key_by\"\nkey = {:?}", key.fields()),
             Step::Fold(key, fold) => format!("key = {:?}\n{}", key.fields(), fold_toml(fold)),
             Step::FromFold(key, fold) => {
@@ -335,7 +348,10 @@ impl JobSketch {
                 };
                 map(&format!("k = \"{k}\", w = \"{w}\", v = \"{v}\", f = \"{f}\""))
             }
-            Step::Visits => "uses = \"exact::Visits\"\nkey = \"w\"\non_error = \"drop\"".to_owned(),
+            Step::Visits => {
+                let on_error = if self.aside { "dead-letter" } else { "drop" };
+                format!("uses = \"exact::Visits\"\nkey = \"w\"\non_error = \"{on_error}\"")
+            }
         }
     }
 }

@@ -15,13 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value as Json;
+use thalweg_connectors::dead_letter::{DeadLetter, Held, Reason};
 use thalweg_core::Value;
 
+use crate::letters::Letter;
 use crate::sketch::{JobSketch, KeyOf, SinkKind, SourceFormat, Step};
 use fold::Folding;
 use item::{Cell, Item};
 use keyed::by_key;
-use order::{Origins, Place, Stream};
+use order::{Aside, Origins, Place, Stream};
 use sources::Inputs;
 use visits::Visiting;
 
@@ -38,6 +40,8 @@ pub struct Reference {
     pub files: BTreeMap<String, Vec<u8>>,
     /// The records of each log sink, by its index and job partition, in order.
     pub topics: BTreeMap<(usize, u16), Vec<Vec<u8>>>,
+    /// The records that are set aside, in order.
+    pub dead_letters: Vec<Letter>,
     /// Every store at the epochs that were asked for.
     pub snapshots: BTreeMap<u64, BTreeMap<String, Store>>,
 }
@@ -69,12 +73,13 @@ impl Reference {
             reference.snapshots.insert(0, stores(&nodes));
         }
         for binding in &run.bindings {
-            let mut streams: Vec<Stream> = inputs.epoch(binding, &origins)?;
+            let (mut streams, mut aside) = inputs.epoch(binding, &origins)?;
             for (index, (operator, node)) in job.operators.iter().zip(&mut nodes).enumerate() {
                 let own = job.sources.len() + index;
                 let input = origins.merge(own, &operator.inputs, &streams);
+                let mut letters = Vec::new();
                 let output = match node {
-                    Node::Stateless(step, inputs) => stateless(*step, inputs, input),
+                    Node::Stateless(step, inputs) => stateless(*step, inputs, input, &job.id(own), &mut letters),
                     Node::KeyBy(key) => number(
                         origins.own(own),
                         by_key(input, job.partitions, *key).into_iter().flat_map(|(partition, keys)| {
@@ -84,12 +89,16 @@ impl Reference {
                     ),
                     Node::Fold(folding) => number(origins.own(own), folding.epoch(input, job.partitions)),
                     Node::Visits(visiting) => {
-                        let time = binding.minted_at;
-                        number(origins.own(own), visiting.epoch(input, binding.epoch.0, time))
+                        let (output, failed) = visiting.epoch(input, binding.epoch.0, binding.minted_at);
+                        letters = number(origins.own(own), failed);
+                        number(origins.own(own), output)
                     }
                 };
                 streams.push(output);
+                aside.push(letters);
             }
+            let letters = origins.gather(aside).into_iter();
+            reference.dead_letters.extend(letters.map(|letter| Letter { epoch: binding.epoch, letter }));
             for (index, sink) in job.sinks.iter().enumerate() {
                 let node = job.sources.len() + job.operators.len() + index;
                 let mut records = origins.merge(node, &sink.inputs, &streams);
@@ -131,7 +140,7 @@ fn stores(nodes: &[Node]) -> BTreeMap<String, Store> {
 }
 
 /// Numbers the output of a keyed operator by (partition, sequence).
-fn number(origin: u16, items: impl IntoIterator<Item = (u16, Item)>) -> Stream {
+fn number<T>(origin: u16, items: impl IntoIterator<Item = (u16, T)>) -> Vec<(Place, T)> {
     let mut sequences: BTreeMap<u16, u64> = BTreeMap::new();
     let numbered = items.into_iter().map(|(partition, item)| {
         let sequence = sequences.entry(partition).or_default();
@@ -143,11 +152,16 @@ fn number(origin: u16, items: impl IntoIterator<Item = (u16, Item)>) -> Stream {
 }
 
 /// Record by record; the output of each origin and partition is numbered anew.
-fn stateless(step: Step, inputs: &[String], mut input: Stream) -> Stream {
+fn stateless(step: Step, inputs: &[String], mut input: Stream, id: &str, aside: &mut Aside) -> Stream {
     input.sort_by_key(|(place, _)| *place);
     let mut sequences: BTreeMap<(u16, u16), u64> = BTreeMap::new();
     let mut output = Vec::new();
     for (place, item) in input {
+        if fails(step, &item) {
+            let letter = DeadLetter::of_operator(id, Reason::Failed, String::new(), Held::Record);
+            aside.push((place, DeadLetter { value: Some(item.to_json().into_bytes()), ..letter }));
+            continue;
+        }
         for item in step_of(step, inputs, item) {
             let sequence = sequences.entry((place.origin, place.partition)).or_default();
             output.push((Place { sequence: *sequence, ..place }, item));
@@ -155,6 +169,10 @@ fn stateless(step: Step, inputs: &[String], mut input: Stream) -> Stream {
         }
     }
     output
+}
+
+fn fails(step: Step, item: &Item) -> bool {
+    matches!(step, Step::Divide(divisor) if item.int("v") % divisor as i64 == 0)
 }
 
 fn step_of(step: Step, inputs: &[String], item: Item) -> Vec<Item> {
@@ -189,6 +207,10 @@ fn step_of(step: Step, inputs: &[String], item: Item) -> Vec<Item> {
         Step::Regroup => {
             let key = (item.int("k") * 7 + 3) % 11;
             vec![Item::row(key, item.text("w").to_owned(), item.int("v"), item.float("f"))]
+        }
+        Step::Divide(divisor) => {
+            let v = item.int("v");
+            vec![Item::row(item.int("k"), item.text("w").to_owned(), v / (v % divisor as i64), item.float("f"))]
         }
         Step::FromFold(key, fold) => vec![fold::to_row(key, fold, &inputs[0], &item)],
         Step::KeyBy(_) | Step::Fold(..) | Step::Visits => unreachable!("{step:?} is keyed"),

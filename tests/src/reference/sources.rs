@@ -2,20 +2,23 @@
 
 use std::path::Path;
 
+use thalweg_connectors::dead_letter::{self as letter, DeadLetter};
 use thalweg_connectors::{
-    CsvOptions, Fields, FileSource, Format, FormattedSource, GeneratorSource, ReadLimit, ReadState, RecordReader,
-    RecordSource,
+    BadRecord, CsvOptions, Fields, FileSource, Format, FormattedSource, GeneratorSource, ReadLimit, ReadState,
+    RecordReader, RecordSource,
 };
 use thalweg_core::{Binding, Share, SourceKey, Value};
 
 use super::Run;
 use super::item::Item;
-use super::order::{Origins, Place, Stream};
+use super::order::{Aside, Origins, Place, Stream};
 use crate::sketch::{JobSketch, SourceFormat, SourceSketch};
 
 /// A source partition that is read once, from its start to its end.
 struct Part {
     of: SourceKey,
+    /// The partition's name.
+    name: String,
     reader: Box<dyn RecordReader<Value>>,
 }
 
@@ -33,29 +36,36 @@ impl Inputs {
             let specs = source.discover(index as u16).map_err(|error| error.to_string())?;
             for spec in specs {
                 let reader = source.open(&spec, spec.start).map_err(|error| error.to_string())?;
-                parts.push(Part { of: spec.of, reader });
+                parts.push(Part { of: spec.of, name: spec.name, reader });
             }
         }
         parts.sort_by_key(|part| part.of);
         Ok(Self { sources: job.sources.len(), parts })
     }
 
-    /// The records of one epoch, by source.
-    pub(super) fn epoch(&mut self, binding: &Binding, origins: &Origins) -> Result<Vec<Stream>, String> {
+    /// The records of one epoch, by source, and what the sources set aside.
+    pub(super) fn epoch(&mut self, binding: &Binding, origins: &Origins) -> Result<(Vec<Stream>, Vec<Aside>), String> {
         let named: Vec<SourceKey> = binding.shares.iter().map(|share| share.of).collect();
         let known: Vec<SourceKey> = self.parts.iter().map(|part| part.of).collect();
         if named != known {
             return Err(format!("binding of epoch {} names {named:?}, the sources have {known:?}", binding.epoch));
         }
         let mut streams = vec![Stream::new(); self.sources];
+        let mut aside = vec![Aside::new(); self.sources];
         for (part, share) in self.parts.iter_mut().zip(&binding.shares) {
-            let values = part.read(share).map_err(|error| format!("epoch {}: {error}", binding.epoch))?;
+            let (values, bad) = part.read(share).map_err(|error| format!("epoch {}: {error}", binding.epoch))?;
             let source = usize::from(part.of.source);
             let place = |sequence| Place { origin: origins.own(source), partition: part.of.partition.0, sequence };
             let records = values.iter().zip(0..).map(|(value, sequence)| (place(sequence), Item::decoded(value)));
             streams[source].extend(records);
+            let letter = |bad: BadRecord| {
+                let topic = format!("s{source}");
+                let at = letter::Place { topic: topic.clone(), partition: part.name.clone(), offset: bad.at };
+                DeadLetter { message: String::new(), ..DeadLetter::of_source(&topic, at, bad) }
+            };
+            aside[source].extend(bad.into_iter().zip(0..).map(|(bad, sequence)| (place(sequence), letter(bad))));
         }
-        Ok(streams)
+        Ok((streams, aside))
     }
 
     /// All bounded input is bound.
@@ -74,7 +84,7 @@ impl Inputs {
 }
 
 impl Part {
-    fn read(&mut self, share: &Share) -> Result<Vec<Value>, String> {
+    fn read(&mut self, share: &Share) -> Result<(Vec<Value>, Vec<BadRecord>), String> {
         let (mut values, mut bad) = (Vec::new(), Vec::new());
         while self.reader.position() < share.next {
             let limit = ReadLimit { records: 1000, bytes: 1 << 20, until: Some(share.next) };
@@ -89,7 +99,11 @@ impl Part {
             count: (values.len() + bad.len()) as u64,
             hash: self.reader.take_hash(),
         };
-        if read == *share { Ok(values) } else { Err(format!("the binding says {share:?}, the input has {read:?}")) }
+        if read == *share {
+            Ok((values, bad))
+        } else {
+            Err(format!("the binding says {share:?}, the input has {read:?}"))
+        }
     }
 }
 

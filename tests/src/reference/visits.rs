@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
+use thalweg_connectors::dead_letter::{DeadLetter, Held, Reason};
 use thalweg_core::{Value, encode_key};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -11,8 +12,12 @@ use super::item::Item;
 use super::keyed::{group, partition_of};
 use super::order::Stream;
 
+/// Things by partition, in order.
+type Of<T> = Vec<(u16, T)>;
+
 /// The operator with its state.
 pub(super) struct Visiting {
+    id: String,
     seed: u64,
     partitions: u32,
     state: BTreeMap<String, (i64, f64)>,
@@ -51,28 +56,36 @@ impl Visiting {
     pub(super) fn new(id: &str, job_id: u128, partitions: u32) -> Self {
         let mut bytes = Vec::new();
         encode_key(&(job_id, id), &mut bytes).expect("an id and a text are a key");
-        Self { seed: xxh3_64(&bytes), partitions, state: BTreeMap::new(), timers: BTreeSet::new() }
+        Self { id: id.to_owned(), seed: xxh3_64(&bytes), partitions, state: BTreeMap::new(), timers: BTreeSet::new() }
     }
 
-    pub(super) fn epoch(&mut self, input: Stream, epoch: u64, time: i64) -> Vec<(u16, Item)> {
+    /// What it gives and what it sets aside, by partition.
+    pub(super) fn epoch(&mut self, input: Stream, epoch: u64, time: i64) -> (Of<Item>, Of<DeadLetter>) {
         let text = |item: &Item| (encoded(item.text("w")), Value::from(item.text("w")));
         let mut groups: BTreeMap<u16, _> = group(input, self.partitions, text).into_iter().collect();
         let due: Vec<_> = self.timers.iter().filter(|(_, at, ..)| *at <= time).cloned().collect();
         due.iter().for_each(|timer| {
             self.timers.remove(timer);
         });
-        let mut output = Vec::new();
+        let (mut output, mut aside) = (Vec::new(), Vec::new());
         for partition in 0..self.partitions as u16 {
+            let mut letters = Vec::new();
             for (_, at, _, word) in due.iter().filter(|(of, ..)| *of == partition) {
-                output.extend(self.fire(word, *at, epoch).into_iter().map(|item| (partition, item)));
+                output.extend(self.fire(word, *at, epoch, &mut letters).into_iter().map(|item| (partition, item)));
             }
             for key in groups.remove(&partition).unwrap_or_default() {
                 let word = key.key.as_str().expect("words are text").to_owned();
-                let emitted = self.call(&word, key.records, epoch, time);
+                let emitted = self.call(&word, key.records, epoch, time, &mut letters);
                 output.extend(emitted.into_iter().map(|item| (partition, item)));
             }
+            aside.extend(letters.into_iter().map(|letter| (partition, letter)));
         }
-        output
+        (output, aside)
+    }
+
+    fn letter(&self, word: &str, reason: Reason, held: Held) -> DeadLetter {
+        let letter = DeadLetter::of_operator(&self.id, reason, String::new(), held);
+        DeadLetter { key: Some(json!(word).to_string().into_bytes()), ..letter }
     }
 
     fn begin(&self, word: &str, epoch: u64) -> Call {
@@ -81,14 +94,24 @@ impl Visiting {
     }
 
     /// Repeats the call without the records that it failed on.
-    fn call(&mut self, word: &str, mut records: Vec<Item>, epoch: u64, time: i64) -> Vec<Item> {
+    fn call(
+        &mut self,
+        word: &str,
+        mut records: Vec<Item>,
+        epoch: u64,
+        time: i64,
+        aside: &mut Vec<DeadLetter>,
+    ) -> Vec<Item> {
         while !records.is_empty() {
             let mut call = self.begin(word, epoch);
             let mut state = self.state.get(word).copied();
             let failed = records.iter().position(|record| !visit(record, word, &mut state, time, &mut call));
             match failed {
                 Some(index) => {
-                    records.remove(index);
+                    let record = records.remove(index);
+                    let reason = if record.int("v") % 97 == 13 { Reason::Panicked } else { Reason::Failed };
+                    let letter = self.letter(word, reason, Held::Grouped);
+                    aside.push(DeadLetter { value: Some(record.to_json().into_bytes()), ..letter });
                 }
                 None => {
                     self.keep(word, state);
@@ -103,10 +126,11 @@ impl Visiting {
         Vec::new()
     }
 
-    fn fire(&mut self, word: &str, at: i64, epoch: u64) -> Vec<Item> {
+    fn fire(&mut self, word: &str, at: i64, epoch: u64, aside: &mut Vec<DeadLetter>) -> Vec<Item> {
         let mut call = self.begin(word, epoch);
         let draw = call.draw();
         if draw % 7 == 0 {
+            aside.push(DeadLetter { timer: Some(at), ..self.letter(word, Reason::Failed, Held::Timer) });
             return Vec::new();
         }
         let state = self.state.get(word).copied();

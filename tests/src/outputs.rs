@@ -8,7 +8,7 @@ use thalweg_connectors::log::{Log, LogRecord, POSITION_HEADER, Position};
 use thalweg_core::{Epoch, PartitionId};
 
 use crate::letters::{Letter, check_letters};
-use crate::reference::{Reference, open_log};
+use crate::reference::{Reference, job_id_of, open_log};
 use crate::sketch::{JobSketch, SinkKind};
 
 /// The bytes of every sink.
@@ -40,11 +40,13 @@ impl Outputs {
                     Ok(())
                 })?;
             }
-            read_topic(&log, "dead-letters-", |_, record| {
-                let letter = StoredLetter::read(record).ok_or("a record of the dead letters is none")?;
-                outputs.dead_letters.push(letter.into());
-                Ok(())
-            })?;
+            if let Some(id) = job_id_of(&log)? {
+                read_topic(&log, &format!("dead-letters-{id}"), |_, record| {
+                    let letter = StoredLetter::read(record).ok_or("a record of the dead letters is none")?;
+                    outputs.dead_letters.push(letter.into());
+                    Ok(())
+                })?;
+            }
         }
         Ok(outputs)
     }
@@ -70,19 +72,17 @@ impl Outputs {
     }
 }
 
-/// Reads the records of the topic whose name begins so, where it is there, and checks their positions.
+/// Reads the records of a topic, where it is there, and checks their positions.
 fn read_topic(
     log: &dyn Log,
-    prefix: &str,
+    name: &str,
     mut take: impl FnMut(PartitionId, LogRecord) -> Result<(), String>,
 ) -> Result<(), String> {
     let topics = log.topics().map_err(|error| error.to_string())?;
-    let Some((name, partitions)) = topics.into_iter().find(|(topic, _)| topic.starts_with(prefix)) else {
-        return Ok(());
-    };
+    let Some((_, partitions)) = topics.into_iter().find(|(topic, _)| topic == name) else { return Ok(()) };
     let mut last: BTreeMap<PartitionId, (Epoch, u64)> = BTreeMap::new();
     for partition in 0..partitions as u16 {
-        let mut reader = log.reader(&name, PartitionId(partition), 0).map_err(|error| error.to_string())?;
+        let mut reader = log.reader(name, PartitionId(partition), 0).map_err(|error| error.to_string())?;
         let mut records = Vec::new();
         while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
             for record in records.drain(..) {

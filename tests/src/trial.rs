@@ -80,6 +80,8 @@ pub struct Trial {
     pub points: BTreeSet<String>,
     /// Epochs of the job.
     pub epochs: u64,
+    /// Records that were set aside.
+    pub dead_letters: usize,
     /// What readers saw on the way.
     pub observed: usize,
 }
@@ -299,6 +301,7 @@ impl<'a> Running<'a> {
         }
         self.seen.iter().chain(&scans).try_for_each(|seen| seen.check(&reference))?;
         self.trial.epochs = last;
+        self.trial.dead_letters = reference.dead_letters.len();
         self.trial.observed = self.seen.len();
         Ok(self.trial)
     }

@@ -27,8 +27,8 @@ use order::{Aside, Origins, Place, Stream};
 use sources::Inputs;
 use visits::Visiting;
 
-pub(crate) use run::open_log;
 pub use run::{Run, recorded_run, recorded_run_of};
+pub(crate) use run::{job_id_of, open_log};
 
 /// The entries of a store in key order: encoded key, key, value.
 pub(crate) type Store = BTreeMap<Vec<u8>, (Json, Json)>;

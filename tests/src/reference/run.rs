@@ -26,6 +26,12 @@ fn open_log_of(data: &Path, job: &str) -> Result<EmbeddedLog, String> {
     EmbeddedLog::open_read_only(&data.join(job).join("log")).map_err(|error| error.to_string())
 }
 
+/// The id of the job whose log this is, once it is created; what a crash before has left is of another id.
+pub(crate) fn job_id_of(log: &dyn Log) -> Result<Option<String>, String> {
+    let topics = log.topics().map_err(|error| error.to_string())?;
+    Ok(topics.iter().find_map(|(name, _)| name.strip_prefix("bindings-").map(str::to_owned)))
+}
+
 /// Reads what a trial's run has recorded in its data folder.
 ///
 /// Errors: those of [`recorded_run_of`].
@@ -38,12 +44,10 @@ pub fn recorded_run(data: &Path) -> Result<Run, String> {
 /// Errors: epochs that do not follow each other: on one machine nothing is ever void, so each stands there once.
 pub fn recorded_run_of(data: &Path, job: &str) -> Result<Run, String> {
     let log = Arc::new(open_log_of(data, job)?);
-    let topics = log.topics().map_err(|error| error.to_string())?;
-    let Some((topic, id)) = topics.iter().find_map(|(name, _)| Some((name, name.strip_prefix("bindings-")?))) else {
-        return Ok(Run::default());
-    };
-    let job_id = u128::from_str_radix(id, 16).map_err(|error| format!("{topic}: {error}"))?;
-    let mut reader = log.reader(topic, PartitionId(0), 0).map_err(|error| error.to_string())?;
+    let Some(id) = job_id_of(&*log)? else { return Ok(Run::default()) };
+    let topic = format!("bindings-{id}");
+    let job_id = u128::from_str_radix(&id, 16).map_err(|error| format!("{topic}: {error}"))?;
+    let mut reader = log.reader(&topic, PartitionId(0), 0).map_err(|error| error.to_string())?;
     let (mut records, mut bindings) = (Vec::new(), Vec::new());
     while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
         for record in records.drain(..) {

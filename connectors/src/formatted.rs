@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use thalweg_core::{ContentHash, PartitionSpec, Result, Value};
+use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result, Value};
 
 use crate::format::Untyped;
 use crate::{
@@ -36,6 +36,10 @@ impl<T> FormattedSource<T> {
 impl<T: 'static> RecordSource<T> for FormattedSource<T> {
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
         self.raw.discover(source)
+    }
+
+    fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {
+        self.raw.committed(partition, position)
     }
 
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>> {
@@ -93,6 +97,9 @@ impl<T> RecordReader<T> for FormattedReader<T> {
         let known_bad = bad.len();
         let batch = std::mem::take(&mut self.batch);
         self.make_decoder()?.decode(&batch, out, bad).map_err(|error| error.context(&self.name))?;
+        if bad.len() > known_bad {
+            self.raw.check_whole()?;
+        }
         for bad in &mut bad[known_bad..] {
             let index = batch.records.partition_point(|record| record.next < bad.next);
             let position = index.checked_sub(1).map_or(start, |before| batch.records[before].next);
@@ -110,6 +117,10 @@ impl<T> RecordReader<T> for FormattedReader<T> {
 
     fn fraction(&self) -> Option<f64> {
         self.raw.fraction()
+    }
+
+    fn losses(&self) -> u64 {
+        self.raw.losses()
     }
 
     fn bytes(&self) -> u64 {

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use thalweg_core::{PartitionSpec, Result};
+use thalweg_core::{PartitionId, PartitionSpec, Result};
 
 use crate::{BadRecord, ReadLimit, ReadState};
 
@@ -26,6 +26,17 @@ pub trait RawReader: Send {
     fn fraction(&self) -> Option<f64> {
         None
     }
+
+    /// Looks whether what a record was read from is damaged, where it was kept in a form that tells: asked when a record cannot be
+    /// decoded, so that damage is not taken for a bad record, or dropped as one.
+    fn check_whole(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// How often input was gone before it was certainly read, since the source was made.
+    fn losses(&self) -> u64 {
+        0
+    }
 }
 
 /// Something with partitions of raw records.
@@ -40,6 +51,12 @@ pub trait RawSource: Send + Sync {
     fn topic_of(&self, partition: &PartitionSpec) -> Option<(String, u32)> {
         let _ = partition;
         None
+    }
+
+    /// A committed checkpoint holds everything of a partition before `position`; as
+    /// [`RecordSource::committed`](crate::RecordSource::committed).
+    fn committed(&self, _partition: PartitionId, _position: u64) -> Result<()> {
+        Ok(())
     }
 }
 

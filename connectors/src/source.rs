@@ -15,7 +15,7 @@
 //!
 //! `conformance` checks each clause for any implementation.
 
-use thalweg_core::{ContentHash, PartitionSpec, Result};
+use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result};
 
 use crate::dead_letter::Place;
 
@@ -82,6 +82,14 @@ pub trait RecordSource<T>: Send + Sync {
         let _ = partition;
         None
     }
+
+    /// A committed checkpoint holds everything of a partition before `position`: the job will never open it there again. For
+    /// what the source keeps only for the job, and for those who watch its progress from outside; nothing to do otherwise.
+    ///
+    /// Called once for each checkpoint and partition by a thread that has other work: it must not wait for the source's input.
+    fn committed(&self, _partition: PartitionId, _position: u64) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Reads one partition.
@@ -95,6 +103,11 @@ pub trait RecordReader<T>: Send {
     /// How much of a bounded partition is read, 0 to 1, for people; nothing where it cannot be told.
     fn fraction(&self) -> Option<f64> {
         None
+    }
+
+    /// How often input was gone before it was certainly read, since the source was made: for a metric, so that somebody looks.
+    fn losses(&self) -> u64 {
+        0
     }
 
     /// How many raw bytes were read since the reader was opened; for the limit on an epoch. Positions count bytes unless the

@@ -1,184 +1,111 @@
 //! Standard input as a source: log first.
 //!
-//! What was read from a pipe cannot be read again. So each line becomes a record of a topic of the job's own log, durable before
-//! the job sees it, and the job reads that topic as it reads any other. A crash loses no line that an epoch holds, and a
-//! replay reads the same lines. When the job is started again it goes on with the lines that are in the log, then with the standard
-//! input that it has now.
+//! What was read from a pipe cannot be read again. So each line becomes a record of a topic of the job's own log (see `ingest`).
+//! When the job is started again it goes on with the lines that are in the log, then with the standard input that it has now.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use thalweg_core::{Error, Generation, PartitionId, PartitionSpec, Result};
+use thalweg_core::{Error, PartitionId, PartitionSpec, Result};
 
-use crate::log::{Log, LogSource, LogSourceConfig, NewRecord, Producer, Retention, Start, TopicSpec};
-use crate::{RawBatch, RawReader, RawSource, ReadLimit, ReadState};
+use crate::ingest::{Appender, Flow, Ingest, IngestTopic};
+use crate::log::NewRecord;
+use crate::{RawReader, RawSource};
 
 /// Bytes that are read at once; what is there at once is made durable together.
 const READ_BYTES: usize = 256 << 10;
-const PARTITION: PartitionId = PartitionId(0);
-/// Standard input has not ended.
-const OPEN: u64 = u64::MAX;
 
 /// Reads lines from standard input by way of a topic of the job's log.
 pub struct StdinSource {
-    log: Arc<dyn Log>,
-    topic: String,
-    records: LogSource,
+    ingest: Ingest,
     max_record_bytes: usize,
     input: Mutex<Option<Box<dyn Read + Send>>>,
-    state: Arc<Ingest>,
-}
-
-/// What the thread that reads standard input tells.
-struct Ingest {
-    /// The offset after the last line once the input has ended.
-    end: AtomicU64,
-    error: Mutex<Option<Error>>,
 }
 
 impl StdinSource {
-    /// Keeps the lines in `topic` of `log`, whose folder is `log_dir`.
-    pub fn new(log: Arc<dyn Log>, log_dir: PathBuf, topic: String, max_record_bytes: usize) -> Self {
-        Self::of(log, log_dir, topic, max_record_bytes, Box::new(std::io::stdin()))
+    /// Keeps the lines in `topic`.
+    pub fn new(topic: IngestTopic, max_record_bytes: usize) -> Self {
+        Self::of(topic, max_record_bytes, Box::new(std::io::stdin()))
     }
 
-    fn of(
-        log: Arc<dyn Log>,
-        log_dir: PathBuf,
-        topic: String,
-        max_record_bytes: usize,
-        input: Box<dyn Read + Send>,
-    ) -> Self {
-        let config = LogSourceConfig { path: log_dir, topic: topic.clone(), start: Start::Earliest, bounded: false };
-        let state = Arc::new(Ingest { end: AtomicU64::new(OPEN), error: Mutex::new(None) });
-        Self { log, topic, records: LogSource::new(config), max_record_bytes, input: Mutex::new(Some(input)), state }
-    }
-
-    /// Begins to read, once.
-    fn start(&self) -> Result<()> {
-        let Some(input) = self.input.lock().take() else { return Ok(()) };
-        // The folder's lock keeps other processes out, so one generation is enough.
-        let producer = self.log.fence(&self.topic, Generation(0))?;
-        let (_, end) = self.log.offsets(&self.topic, PARTITION)?;
-        let mut feed = Feed { topic: self.topic.clone(), producer, end, max_record_bytes: self.max_record_bytes };
-        let state = self.state.clone();
-        let work = move || match feed.run(BufReader::with_capacity(READ_BYTES, input)) {
-            Ok(()) => state.end.store(feed.end, Ordering::Release),
-            Err(error) => *state.error.lock() = Some(error),
-        };
-        let thread = std::thread::Builder::new().name("stdin".to_owned()).spawn(work);
-        // It ends with the input or with the process: nobody can wake a thread that waits for standard input.
-        thread.map(drop).map_err(|error| Error::io("starting the thread that reads standard input", error))
+    fn of(topic: IngestTopic, max_record_bytes: usize, input: Box<dyn Read + Send>) -> Self {
+        Self { ingest: Ingest::new(topic, true), max_record_bytes, input: Mutex::new(Some(input)) }
     }
 }
 
 impl RawSource for StdinSource {
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
-        self.log.ensure(&TopicSpec { name: self.topic.clone(), partitions: 1, retention: Retention::Keep })?;
-        self.records.discover(source)
+        self.ingest.discover(source, "standard input")
     }
 
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>> {
-        let records = self.records.open(partition, from)?;
-        self.start()?;
-        Ok(Box::new(StdinReader { records, state: self.state.clone() }))
-    }
-}
-
-/// Turns input into records.
-struct Feed {
-    topic: String,
-    producer: Box<dyn Producer>,
-    end: u64,
-    max_record_bytes: usize,
-}
-
-impl Feed {
-    fn run(&mut self, mut input: impl BufRead) -> Result<()> {
-        let mut unfinished: Vec<u8> = Vec::new();
-        loop {
-            let bytes = match input.fill_buf() {
-                Ok(bytes) => bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(Error::io("reading standard input", error)),
-            };
-            let length = bytes.len();
-            if length == 0 {
-                let last = std::mem::take(&mut unfinished);
-                return if last.is_empty() { Ok(()) } else { self.keep(vec![last]) };
-            }
-            let mut lines = Vec::new();
-            let mut rest = bytes;
-            while let Some(at) = memchr::memchr(b'\n', rest) {
-                unfinished.extend_from_slice(&rest[..at]);
-                lines.push(std::mem::take(&mut unfinished));
-                rest = &rest[at + 1..];
-            }
-            unfinished.extend_from_slice(rest);
-            input.consume(length);
-            if unfinished.len() > self.max_record_bytes {
-                let text = format!(
-                    "standard input: a line is longer than max_record_bytes = {}; set it higher, or check the input",
-                    self.max_record_bytes
-                );
-                return Err(Error::user("record-too-large", text));
-            }
-            self.keep(lines)?;
+        let records = self.ingest.open(partition, from)?;
+        if let Some(input) = self.input.lock().take() {
+            let max_record_bytes = self.max_record_bytes;
+            let feed = move |appender| feed(appender, BufReader::with_capacity(READ_BYTES, input), max_record_bytes);
+            // It ends with the input or with the process: nobody can wake a thread that waits for standard input.
+            drop(self.ingest.start("stdin", feed)?);
         }
+        Ok(records)
     }
 
-    /// Makes lines durable.
-    fn keep(&mut self, lines: Vec<Vec<u8>>) -> Result<()> {
-        if lines.is_empty() {
+    fn committed(&self, _: PartitionId, position: u64) -> Result<()> {
+        self.ingest.committed(position)
+    }
+}
+
+/// Turns input into records, until it ends.
+fn feed(mut appender: Appender, mut input: impl BufRead, max_record_bytes: usize) -> Result<()> {
+    let mut unfinished: Vec<u8> = Vec::new();
+    loop {
+        let bytes = match input.fill_buf() {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(Error::io("reading standard input", error)),
+        };
+        let length = bytes.len();
+        let mut lines = Vec::new();
+        let mut rest = bytes;
+        while let Some(at) = memchr::memchr(b'\n', rest) {
+            unfinished.extend_from_slice(&rest[..at]);
+            lines.push(record(std::mem::take(&mut unfinished)));
+            rest = &rest[at + 1..];
+        }
+        unfinished.extend_from_slice(rest);
+        input.consume(length);
+        if length == 0 && !unfinished.is_empty() {
+            lines.push(record(std::mem::take(&mut unfinished)));
+        }
+        if unfinished.len() > max_record_bytes {
+            let text = format!(
+                "standard input: a line is longer than max_record_bytes = {max_record_bytes}; set it higher, or check the input"
+            );
+            return Err(Error::user("record-too-large", text));
+        }
+        if appender.append(&mut lines)? == Flow::Stop {
             return Ok(());
         }
-        self.producer.begin()?;
-        for mut line in lines {
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            self.producer.append(&self.topic, PARTITION, NewRecord { value: Some(line), ..NewRecord::default() })?;
+        if length == 0 {
+            appender.finish();
+            return Ok(());
         }
-        let ends = self.producer.commit()?;
-        self.end = ends.first().map_or(self.end, |(_, _, end)| *end);
-        Ok(())
     }
 }
 
-/// The lines that are in the log; their end when standard input has ended and all are read.
-struct StdinReader {
-    records: Box<dyn RawReader>,
-    state: Arc<Ingest>,
-}
-
-impl RawReader for StdinReader {
-    fn read(&mut self, limit: ReadLimit, batch: &mut RawBatch) -> Result<ReadState> {
-        // Looked at first: the lines before it are in the log then.
-        let end = self.state.end.load(Ordering::Acquire);
-        let state = self.records.read(limit, batch)?;
-        if state == ReadState::Idle {
-            if let Some(error) = self.state.error.lock().take() {
-                return Err(error);
-            }
-            if self.records.position() >= end {
-                return Ok(ReadState::End);
-            }
-        }
-        Ok(state)
+fn record(mut line: Vec<u8>) -> NewRecord {
+    if line.last() == Some(&b'\r') {
+        line.pop();
     }
-
-    fn position(&self) -> u64 {
-        self.records.position()
-    }
+    NewRecord { value: Some(line), ..NewRecord::default() }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::log::EmbeddedLog;
+    use crate::{RawBatch, ReadLimit, ReadState};
 
     fn lines(reader: &mut dyn RawReader) -> Vec<String> {
         let limit = ReadLimit { records: 2, bytes: 1 << 20, until: None };
@@ -197,7 +124,8 @@ mod tests {
 
     fn source(dir: &std::path::Path, input: &'static str) -> StdinSource {
         let log = Arc::new(EmbeddedLog::open(dir, Arc::new(|| 0)).expect("the log"));
-        StdinSource::of(log, dir.to_owned(), "stdin-in".to_owned(), 100, Box::new(input.as_bytes()))
+        let topic = IngestTopic::new(log, dir.to_owned(), "stdin-in".to_owned(), false);
+        StdinSource::of(topic, 100, Box::new(input.as_bytes()))
     }
 
     #[test]

@@ -114,9 +114,6 @@ fn every_kind_of_file_fulfils_the_duties() {
             check_source(|| Box::new(values(folder.path(), &[&name], &format)), SEED);
             check_source(|| Box::new(values(folder.path(), &["*"], &format)), SEED);
         }
-        let folder = folder(&[(name, content)]);
-        let follow = || FileSource::new(folder.path(), [name], &format).follow(true);
-        check_source(|| Box::new(FormattedSource::values(Box::new(follow()), format.clone(), Fields::All)), SEED);
     }
 }
 
@@ -180,7 +177,6 @@ fn what_is_wrong_has_its_code() {
         ("plain.gz", b"a\n"),
         ("empty.gz", b""),
         ("long.txt", long.as_bytes()),
-        ("zipped", &whole),
         ("flights.csv", b"time,delay,origin\n"),
     ]);
     fs::create_dir(folder.path().join("sub")).expect("a folder");
@@ -204,9 +200,6 @@ fn what_is_wrong_has_its_code() {
         ),
         "{shown:?}"
     );
-    let follow = FileSource::new(folder.path(), ["zipped"], &Format::Lines).follow(true);
-    let shown = show(&FormattedSource::values(Box::new(follow), Format::Lines, Fields::All));
-    assert!(shown[0].starts_with("follow-compressed! zipped"), "{shown:?}");
     let raw = FileSource::new(folder.path(), ["flights.csv"], &csv());
     let shown = show(&FormattedSource::values(Box::new(raw), csv(), Fields::Only(vec!["delai".into()])));
     assert_eq!(
@@ -284,54 +277,6 @@ fn files_come_in_the_order_of_their_paths_and_once() {
     assert_eq!(names(&["c.log", "*.txt", "a.txt"]), ["a.txt", "b.txt", "c.log"]);
     let absolute = folder.path().join("?.log");
     assert_eq!(names(&[absolute.to_str().expect("text")]), ["c.log"]);
-}
-
-#[test]
-fn a_followed_file_is_read_as_it_grows() {
-    let folder = folder(&[("grows.csv", b"a,")]);
-    let path = folder.path().join("grows.csv");
-    let append = |text: &str| {
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
-            .expect("appends");
-    };
-    let raw = FileSource::new(folder.path(), ["*.csv"], &csv()).follow(true);
-    let source = FormattedSource::values(Box::new(raw), csv(), Fields::All);
-    let partition = source.discover(0).expect("discovers").remove(0);
-    assert_eq!(partition.end, None);
-    let mut reader = source.open(&partition, 0).expect("opens");
-    let check = |reader: &mut dyn RecordReader<Value>, expected: &[&str]| {
-        let (out, state) = drain(reader, &mut Vec::new()).expect("reads");
-        assert_eq!(out.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
-        assert_eq!(state, ReadState::Idle);
-    };
-    check(&mut *reader, &[]);
-    append("b\n1,");
-    check(&mut *reader, &[]);
-    append("2\n3,4");
-    check(&mut *reader, &[r#"{"a":1,"b":2}"#]);
-    let position = reader.position();
-    append("5\n6,7\n8");
-    check(&mut *reader, &[r#"{"a":3,"b":45}"#, r#"{"a":6,"b":7}"#]);
-    // In another process the same follows.
-    let mut again = source.open(&partition, position).expect("opens");
-    check(&mut *again, &[r#"{"a":3,"b":45}"#, r#"{"a":6,"b":7}"#]);
-
-    fs::rename(&path, folder.path().join("grows.csv.1")).expect("rotates");
-    let rotated = |error: thalweg_core::Error| {
-        assert_eq!(error.code(), "file-rotated", "{error}");
-        assert!(error.message().starts_with("grows.csv: "), "{error}");
-    };
-    rotated(drain(&mut *reader, &mut Vec::new()).expect_err("notices that it is gone"));
-    fs::write(&path, b"a,b\n1,2\n3,45\n6,7\n8,9\n").expect("a new file");
-    rotated(drain(&mut *reader, &mut Vec::new()).expect_err("notices another file"));
-    rotated(source.open(&partition, position).err().expect("refuses another file"));
-    fs::rename(folder.path().join("grows.csv.1"), &path).expect("puts it back");
-    fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(5)).expect("cuts");
-    rotated(drain(&mut *reader, &mut Vec::new()).expect_err("notices the cut"));
-    rotated(source.open(&partition, position).err().expect("refuses a cut file"));
 }
 
 #[derive(Debug, Deserialize)]

@@ -110,8 +110,13 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     let (output, partitioning) = match &source.connector {
         SourceConnector::File { paths, follow, .. } => {
             needs.extend(paths.iter().map(|path| format!("reads {}", job.base.join(path).display())));
-            let grow = if *follow { "read as they grow" } else { "as they are when the job is created" };
-            (format!("the records of files, {grow}"), "a file is a partition; large plain files are several".to_owned())
+            if *follow {
+                needs.push("keeps the records in the job's log until a checkpoint holds them".to_owned());
+                ("the records of files, as they grow and are rotated".to_owned(), "one partition".to_owned())
+            } else {
+                let parts = "a file is a partition; large plain files are several".to_owned();
+                ("the records of files, as they are when the job is created".to_owned(), parts)
+            }
         }
         SourceConnector::Generator(generator) => {
             let count = generator.count.map_or_else(|| "without end".to_owned(), |count| format!("{count} records"));

@@ -225,7 +225,7 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
         ready: true,
         keys: &[
             key("path", Kind::Texts, "Files or patterns such as \"in/*.csv.gz\", relative to this file").required(),
-            key("follow", Kind::Bool, "Whether to go on reading what is appended").default("false"),
+            key("follow", Kind::Bool, "Whether to go on reading what is appended, through rotations").default("false"),
             LONGEST,
         ],
     },

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use thalweg_connectors::log::{Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Retention, TopicSpec};
 use thalweg_connectors::{
-    BlackholeSink, FileSink, FileSource, FormattedSource, GeneratorSource, OutFormat, RecordSource, Sink, StdinSource,
-    StdoutSink, dead_letter,
+    BlackholeSink, FileSink, FileSource, FollowSource, FormattedSource, GeneratorSource, IngestTopic, OutFormat,
+    RawSource, RecordSource, Sink, StdinSource, StdoutSink, dead_letter,
 };
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
@@ -30,6 +30,10 @@ pub struct PlanContext<'a> {
     pub log: Arc<dyn Log>,
     /// The folder of that log.
     pub log_dir: PathBuf,
+    /// Whether what sources keep in that log stays there, for a run that will be repeated.
+    pub keep_input: bool,
+    /// The run that is repeated: its job, and the folder of its log.
+    pub recorded: Option<(JobId, PathBuf)>,
     /// Opens another log to write to.
     pub open_log: &'a dyn Fn(&std::path::Path) -> Result<Arc<dyn Log>>,
 }
@@ -138,9 +142,12 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
     let records: Arc<dyn RecordSource<Value>> = match &source.connector {
         SourceConnector::File { paths, format, follow, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
-            let files =
-                FileSource::new(spec.base.clone(), paths.clone(), format).follow(*follow).max_record_bytes(limit);
-            Arc::new(FormattedSource::values(Box::new(files), format.clone(), fields()))
+            let (base, paths) = (spec.base.clone(), paths.clone());
+            let files: Box<dyn RawSource> = match follow {
+                true => Box::new(FollowSource::new(input_topic(source, context), base, paths, format, limit)),
+                false => Box::new(FileSource::new(base, paths, format).max_record_bytes(limit)),
+            };
+            Arc::new(FormattedSource::values(files, format.clone(), fields()))
         }
         SourceConnector::Generator(generator) => Arc::new(GeneratorSource {
             count: generator.count,
@@ -161,8 +168,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
         }
         SourceConnector::Stdin { format, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
-            let topic = format!("input-{}-{}", context.job_id, source.id);
-            let lines = StdinSource::new(context.log.clone(), context.log_dir.clone(), topic, limit);
+            let lines = StdinSource::new(input_topic(source, context), limit);
             Arc::new(FormattedSource::values(Box::new(lines), format.clone(), fields()))
         }
     };
@@ -175,6 +181,18 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
         store: StoreSettings::default(),
         logic: NodeLogic::Source(Box::new(SourceOf { source: records, rate, on_error: spec.on_error })),
     })
+}
+
+/// Where a source keeps what it cannot read again.
+fn input_topic(source: &SourceSpec, context: &PlanContext<'_>) -> IngestTopic {
+    let name = |job: JobId| format!("input-{job}-{}", source.id);
+    match &context.recorded {
+        Some((job, dir)) => IngestTopic::recorded(dir.clone(), name(*job)),
+        None => {
+            let (log, dir) = (context.log.clone(), context.log_dir.clone());
+            IngestTopic::new(log, dir, name(context.job_id), context.keep_input)
+        }
+    }
 }
 
 fn operator_node(operator: &OperatorSpec, inputs: &[usize], registry: &Registry) -> Result<Node> {

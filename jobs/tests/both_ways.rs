@@ -96,6 +96,8 @@ fn a_job_file_and_the_builder_make_the_same_graph() {
         job_id: JobId(1),
         log: log.clone(),
         log_dir: dir.path().to_owned(),
+        keep_input: false,
+        recorded: None,
         open_log: &open_log,
     };
     let from_file = plan(&job, &context).expect("a plan");

@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use thalweg_connectors::{EncodedBatch, EncodedRecord, RecordSource, Sink};
-use thalweg_core::{Data, Epoch, Error, PartitionSpec, Result};
+use thalweg_core::{Data, Epoch, Error, PartitionId, PartitionSpec, Result};
 use timely::dataflow::Scope;
 
 use crate::aside::Outputs;
@@ -41,6 +41,10 @@ impl<T: Data> SourceNode for SourceOf<T> {
 
     fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>> {
         self.source.discover(index)
+    }
+
+    fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {
+        self.source.committed(partition, position)
     }
 
     fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<Lowered<'s>> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 use thalweg_connectors::{Sink, dead_letter};
-use thalweg_core::{Error, JobName, OriginId, PartitionCount, PartitionSpec, Provenance, Result};
+use thalweg_core::{
+    Error, JobName, OriginId, PartitionCount, PartitionId, PartitionSpec, Provenance, Result, SourceState,
+};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::probe::Handle;
 use xxhash_rust::xxh3::xxh3_64;
@@ -163,6 +165,8 @@ pub trait SourceNode: Send + Sync {
     fn on_error(&self) -> OnError;
     /// Every partition, with its resolved start.
     fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>>;
+    /// A committed checkpoint holds everything of a partition before a position.
+    fn committed(&self, partition: PartitionId, position: u64) -> Result<()>;
     /// Builds the operator.
     fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<Lowered<'s>>;
 }
@@ -348,6 +352,20 @@ impl Plan {
         }
         found.sort_by_key(|spec| spec.of);
         Ok(found)
+    }
+
+    /// Tells every source what a committed checkpoint holds of it.
+    ///
+    /// Errors are those of the source, with its name.
+    pub fn committed(&self, states: &[SourceState]) -> Result<()> {
+        for placed in &self.nodes {
+            let NodeLogic::Source(source) = &placed.node.logic else { continue };
+            for state in states.iter().filter(|state| state.of.source == placed.index) {
+                let told = source.committed(state.of.partition, state.next);
+                told.map_err(|error| error.context(format!("source {:?}", placed.node.id)))?;
+            }
+        }
+        Ok(())
     }
 
     /// The sinks with their indices, in that order.

@@ -75,6 +75,21 @@ impl Pace {
     }
 }
 
+/// How often input was gone, as it is shown.
+struct Losses {
+    series: Series,
+    seen: u64,
+}
+
+impl Losses {
+    fn note(&mut self, total: u64) {
+        if total > self.seen {
+            self.series.add(total - self.seen);
+            self.seen = total;
+        }
+    }
+}
+
 /// What a turn of one partition came to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
@@ -99,6 +114,8 @@ impl<T: Data> SourceOperator<T> {
             "Records that were not processed",
             &[("job", context.job.as_str()), ("source", self.id.as_str()), ("reason", reason)],
         );
+        let losses = context.metrics.counter("source_losses", "Times that input was gone before it was read", &labels);
+        let mut losses = Losses { series: losses, seen: 0 };
         let mut builder = OperatorBuilder::new(format!("source {}", self.id), scope);
         let address = builder.operator_info().address;
         let (output, records) = builder.new_output();
@@ -130,6 +147,7 @@ impl<T: Data> SourceOperator<T> {
                     }
                 }
                 held.downgrade(reading.frontier().0);
+                losses.note(reading.partitions.iter().map(|partition| partition.reader.losses()).sum());
                 match best {
                     Turn::Read => {
                         idle_poll = IDLE_POLL.0;
@@ -333,7 +351,8 @@ impl<T: Data> Reading<T> {
             return Ok(0);
         }
         let (mut values, mut bad) = (Vec::with_capacity(limit.records), Vec::new());
-        let state = partition.reader.read(limit, &mut values, &mut bad)?;
+        let state = partition.reader.read(limit, &mut values, &mut bad);
+        let state = state.map_err(|error| error.context(format!("source {:?}", self.source.id)))?;
         let (origin, of) = (self.source.origin, partition.spec.of.partition);
         buffer.extend(
             values

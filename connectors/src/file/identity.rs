@@ -2,7 +2,7 @@
 //!
 //! In a partition's spec it is the text `device:inode:hash:hashed:length`: numbers in decimal, but the hash, xxh3-64 of the first
 //! `hashed` bytes (at most 4,096) of the file as it is on disk, in 16 hexadecimal digits; `length` is how many bytes on disk
-//! belong to a bounded run, `-` where the file is followed.
+//! belong to the run.
 
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -19,13 +19,13 @@ pub(super) struct Identity {
     inode: u64,
     hash: u64,
     hashed: u64,
-    /// The length on disk that a bounded run reads.
-    pub(super) length: Option<u64>,
+    /// The length on disk that the run reads.
+    pub(super) length: u64,
 }
 
 impl Identity {
-    /// Of an open file; `bounded` fixes its length.
-    pub(super) fn of(name: &str, file: &File, bounded: bool) -> Result<Self> {
+    /// Of an open file.
+    pub(super) fn of(name: &str, file: &File) -> Result<Self> {
         let meta = file.metadata().map_err(|error| Error::io(format!("{name}: looking at the file"), error))?;
         let start = start_of(name, file, meta.len().min(HASHED_BYTES))?;
         Ok(Self {
@@ -33,7 +33,7 @@ impl Identity {
             inode: meta.ino(),
             hash: xxh3_64(&start),
             hashed: start.len() as u64,
-            length: bounded.then_some(meta.len()),
+            length: meta.len(),
         })
     }
 
@@ -42,38 +42,34 @@ impl Identity {
         let parts: Vec<&str> = text.split(':').collect();
         let [device, inode, hash, hashed, length] = parts[..] else { return Err(wrong()) };
         let number = |text: &str| text.parse::<u64>().map_err(|_| wrong());
-        let length = if length == "-" { None } else { Some(number(length)?) };
         let hash = u64::from_str_radix(hash, 16).map_err(|_| wrong())?;
-        Ok(Self { device: number(device)?, inode: number(inode)?, hash, hashed: number(hashed)?, length })
+        Ok(Self {
+            device: number(device)?,
+            inode: number(inode)?,
+            hash,
+            hashed: number(hashed)?,
+            length: number(length)?,
+        })
     }
 
-    /// Why the open file is not this one any more, or has lost bytes before `needed`; nothing where all is well.
-    pub(super) fn differs(&self, name: &str, file: &File, needed: u64) -> Result<Option<String>> {
+    /// Why the open file is not this one any more, or has lost bytes; nothing where all is well.
+    pub(super) fn differs(&self, name: &str, file: &File) -> Result<Option<String>> {
         let meta = file.metadata().map_err(|error| Error::io(format!("{name}: looking at the file"), error))?;
         if (meta.dev(), meta.ino()) != (self.device, self.inode) {
             return Ok(Some("another file has taken its place".to_owned()));
         }
-        if meta.len() < needed.max(self.hashed) {
-            return Ok(Some(format!("it had {} bytes, and has {}", needed.max(self.hashed), meta.len())));
+        if meta.len() < self.length {
+            return Ok(Some(format!("it had {} bytes, and has {}", self.length, meta.len())));
         }
         let start = start_of(name, file, self.hashed)?;
         Ok((start.len() as u64 != self.hashed || xxh3_64(&start) != self.hash)
             .then(|| "its first bytes were changed".to_owned()))
     }
-
-    /// Whether what is found under the path now is still this file; cheap, for the end of a followed file.
-    pub(super) fn is_at(&self, path: &std::path::Path, needed: u64) -> bool {
-        path.metadata().is_ok_and(|meta| (meta.dev(), meta.ino()) == (self.device, self.inode) && meta.len() >= needed)
-    }
 }
 
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{:016x}:{}:", self.device, self.inode, self.hash, self.hashed)?;
-        match self.length {
-            Some(length) => write!(f, "{length}"),
-            None => f.write_str("-"),
-        }
+        write!(f, "{}:{}:{:016x}:{}:{}", self.device, self.inode, self.hash, self.hashed, self.length)
     }
 }
 

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use thalweg_core::{Error, Result, format_bytes};
 
 use super::framing::{Framed, Splitter};
-use super::identity::Identity;
-use super::stream::{Stream, changed};
+use super::paths::open_file;
+use super::stream::{Compression, Stream, changed};
 use crate::{RawBatch, RawReader, RawRecord, ReadLimit, ReadState};
 
 /// Bytes that are read at once: large enough that a call to the system costs nothing per record, small enough that a thousand
@@ -19,11 +19,11 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) struct FileReader {
     pub(super) name: String,
     pub(super) stream: Stream,
+    /// Opens the file from its start, where it is compressed and was not looked at as a whole.
+    pub(super) unchecked: Option<PathBuf>,
     pub(super) splitter: Splitter,
     /// Where a bounded run ends, if that is known.
     pub(super) end: Option<u64>,
-    /// The file that is followed, and where it should be.
-    pub(super) follow: Option<(PathBuf, Identity)>,
     pub(super) max_record_bytes: usize,
     pub(super) lead: Lead,
     pub(super) header: Option<Vec<u8>>,
@@ -75,7 +75,7 @@ impl FileReader {
     /// Reads the header, if there is one already, and goes to a position.
     pub(super) fn start(&mut self, from: u64) -> Result<()> {
         match self.lead {
-            Lead::Mark { header: true } => drop(self.pass_lead()?),
+            Lead::Mark { header: true } => self.pass_lead()?,
             // A mark at the start of the file is before every other position.
             _ if from > 0 => self.lead = Lead::Done,
             _ => {}
@@ -114,7 +114,7 @@ impl FileReader {
         }
         let read = self.stream.read(&self.name, self.window.room())?;
         self.window.filled += read;
-        self.window.last = read == 0 && self.follow.is_none();
+        self.window.last = read == 0;
         Ok(read > 0)
     }
 
@@ -144,11 +144,11 @@ impl FileReader {
         }
     }
 
-    /// Passes what stands before the first record; whether all of it is there.
-    fn pass_lead(&mut self) -> Result<bool> {
+    /// Passes what stands before the first record.
+    fn pass_lead(&mut self) -> Result<()> {
         loop {
             match self.lead {
-                Lead::Done => return Ok(true),
+                Lead::Done => return Ok(()),
                 Lead::Mark { header } => {
                     let bytes = self.window.bytes();
                     if bytes.len() >= BYTE_ORDER_MARK.len() || !BYTE_ORDER_MARK.starts_with(bytes) || self.window.last {
@@ -172,19 +172,8 @@ impl FileReader {
                     None => {}
                 },
             }
-            if !self.fill()? && !self.window.last {
-                return Ok(false);
-            }
+            self.fill()?;
         }
-    }
-
-    /// Nothing more for now: unless the followed file is not there any more.
-    fn idle(&self) -> Result<ReadState> {
-        let Some((path, identity)) = &self.follow else { return Ok(ReadState::End) };
-        if identity.is_at(path, self.position + self.window.bytes().len() as u64) {
-            return Ok(ReadState::Idle);
-        }
-        Err(rotated(&self.name, self.position, "it was moved away, replaced or cut"))
     }
 
     /// Gives out records of the window until a limit or its end.
@@ -227,9 +216,7 @@ impl FileReader {
 
 impl RawReader for FileReader {
     fn read(&mut self, limit: ReadLimit, batch: &mut RawBatch) -> Result<ReadState> {
-        if !self.pass_lead()? {
-            return self.idle();
-        }
+        self.pass_lead()?;
         let (first, mut count) = (self.position, 0);
         loop {
             if let Some(state) = self.take(limit, first, &mut count, batch)? {
@@ -239,10 +226,21 @@ impl RawReader for FileReader {
                 self.window = Window { last: true, ..Window::default() };
                 return Ok(ReadState::End);
             }
-            if !self.fill()? && !self.window.last {
-                return self.idle();
-            }
+            self.fill()?;
         }
+    }
+
+    /// Damage in the middle of a compressed file may decode to other bytes, and shows only at the checksum behind them.
+    fn check_whole(&mut self) -> Result<()> {
+        let (Some(path), Stream::Compressed { length, .. }) = (self.unchecked.take(), &self.stream) else {
+            return Ok(());
+        };
+        let file = open_file(&self.name, &path)?;
+        let compression = Compression::of(&self.name, &file)?;
+        let mut stream = Stream::open(&self.name, file, compression, *length, None)?;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while stream.read(&self.name, &mut chunk)? > 0 {}
+        Ok(())
     }
 
     fn fraction(&self) -> Option<f64> {
@@ -256,16 +254,4 @@ impl RawReader for FileReader {
     fn header(&self) -> Option<&[u8]> {
         self.header.as_deref()
     }
-}
-
-/// A followed file is not the one that was begun with.
-pub(super) fn rotated(name: &str, position: u64, how: &str) -> Error {
-    Error::external(
-        "file-rotated",
-        format!(
-            "{name}: the followed file is not the one it was: {how}; {position} bytes of it were read. A file that is rotated cannot be \
-             read again after a crash. Put the old file back and go on; or let the program that writes it send its lines to a source of \
-             connector \"http\" or \"log\", or begin a new job on the new file"
-        ),
-    )
 }

@@ -1,4 +1,4 @@
-//! Files as a source: bounded, or growing.
+//! Files as a source, as they are when the job is created; `follow` has those that grow.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,7 +9,8 @@ use thalweg_core::{Error, PartitionId, PartitionSpec, Result, SourceKey};
 
 use super::framing::Framing;
 use super::identity::Identity;
-use super::reader::{FileReader, Lead, Window, rotated};
+use super::paths::{Paths, open_file};
+use super::reader::{FileReader, Lead, Window};
 use super::stream::{Compression, Stream, changed};
 use crate::{Format, RawReader, RawSource};
 
@@ -28,10 +29,10 @@ const MAX_PARTITIONS: usize = 1 << 16;
 
 /// Reads files: each is a partition, large plain ones are several.
 ///
-/// A bounded run (the default) fixes the list of files and their lengths when the job is created: a file that grows later is read
+/// The list of files and their lengths are fixed when the job is created: a file that grows later is read
 /// up to that length, one that shrinks or is replaced is the error `file-changed`. Files compressed with gzip or zstd are
 /// recognised by their first bytes; their positions count decompressed bytes, their partition's `end` is not known in advance
-/// and the reader's `End` tells it. With [`FileSource::follow`] plain files are read as they grow, without an end.
+/// and the reader's `End` tells it.
 ///
 /// ```no_run
 /// use thalweg_connectors::{FileSource, Format, RawSource};
@@ -42,10 +43,8 @@ const MAX_PARTITIONS: usize = 1 << 16;
 /// ```
 #[derive(Clone, Debug)]
 pub struct FileSource {
-    base: PathBuf,
-    paths: Vec<String>,
+    paths: Paths,
     framing: Framing,
-    follow: bool,
     max_record_bytes: usize,
     split_bytes: u64,
 }
@@ -53,23 +52,12 @@ pub struct FileSource {
 impl FileSource {
     /// Reads `paths`, each a path or a glob pattern, relative to `base`.
     pub fn new<P: Into<String>>(base: impl Into<PathBuf>, paths: impl IntoIterator<Item = P>, format: &Format) -> Self {
-        let base = base.into();
         Self {
-            base: if base.as_os_str().is_empty() { ".".into() } else { base },
-            paths: paths.into_iter().map(Into::into).collect(),
+            paths: Paths::new(base.into(), paths.into_iter().map(Into::into).collect()),
             framing: Framing::of(format),
-            follow: false,
             max_record_bytes: MAX_RECORD_BYTES,
             split_bytes: SPLIT_BYTES,
         }
-    }
-
-    /// Whether to go on reading what is appended. Then a file that is rotated or cut is the error `file-rotated`, and a last
-    /// line is a record only when its line end is there. Files that come later are not taken up.
-    #[must_use]
-    pub fn follow(mut self, follow: bool) -> Self {
-        self.follow = follow;
-        self
     }
 
     /// The longest record, in bytes; a longer one is the error `record-too-large`.
@@ -85,43 +73,6 @@ impl FileSource {
         self
     }
 
-    /// The files that a path or pattern means.
-    fn matches(&self, pattern: &str) -> Result<Vec<PathBuf>> {
-        let literal = self.base.join(pattern);
-        if literal.exists() {
-            return Ok(vec![literal]);
-        }
-        if !pattern.contains(['*', '?', '[']) {
-            return Err(no_input(pattern, "there is no such file", &self.base));
-        }
-        // An absolute pattern stands for itself, and so does what joining makes of it.
-        let base = if Path::new(pattern).is_absolute() { String::new() } else { format!("{}/", self.base.display()) };
-        let whole = format!("{}{pattern}", glob::Pattern::escape(&base));
-        let wrong = |error: glob::PatternError| Error::user("glob", format!("path = {pattern:?}: {error}"));
-        let mut files = Vec::new();
-        for path in glob::glob(&whole).map_err(wrong)? {
-            let path = path.map_err(|error| {
-                let doing = format!("{}: looking for {pattern:?}", error.path().display());
-                Error::io(doing, error.into())
-            })?;
-            if !path.is_dir() {
-                files.push(path);
-            }
-        }
-        if files.is_empty() {
-            return Err(no_input(pattern, "no file matches it", &self.base));
-        }
-        Ok(files)
-    }
-
-    /// How the file is called in specs and messages: relative to the base where it is below it.
-    fn name(&self, path: &Path) -> Result<String> {
-        let short = path.strip_prefix(&self.base).unwrap_or(path);
-        short.to_str().map(str::to_owned).ok_or_else(|| {
-            Error::user("file-name", format!("{}: the name is not UTF-8; rename the file", path.display()))
-        })
-    }
-
     /// The start and the end of each partition of a file.
     fn ranges(
         &self,
@@ -130,9 +81,10 @@ impl FileSource {
         compression: Compression,
         identity: &Identity,
     ) -> Result<Vec<(u64, Option<u64>)>> {
-        let Some(length) = identity.length.filter(|_| compression == Compression::None) else {
+        if compression != Compression::None {
             return Ok(vec![(0, None)]);
-        };
+        }
+        let length = identity.length;
         if !self.framing.is_lines() || length <= self.split_bytes {
             return Ok(vec![(0, Some(length))]);
         }
@@ -150,16 +102,10 @@ impl FileSource {
     }
 
     fn partitions(&self, path: &Path) -> Result<Vec<PartitionSpec>> {
-        let name = self.name(path)?;
+        let name = self.paths.name(path)?;
         let file = open_file(&name, path)?;
         let compression = Compression::of(&name, &file)?;
-        if self.follow && compression != Compression::None {
-            return Err(Error::user(
-                "follow-compressed",
-                format!("{name}: a compressed file cannot be followed; remove `follow`"),
-            ));
-        }
-        let identity = Identity::of(&name, &file, !self.follow)?;
+        let identity = Identity::of(&name, &file)?;
         let ranges = self.ranges(&name, &file, compression, &identity)?;
         let of = SourceKey { source: 0, partition: PartitionId(0) };
         let spec = |(start, end)| PartitionSpec { of, name: name.clone(), identity: identity.to_string(), start, end };
@@ -169,12 +115,16 @@ impl FileSource {
 
 impl RawSource for FileSource {
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
-        if self.paths.is_empty() {
+        if self.paths.patterns().is_empty() {
             return Err(Error::user("no-input", "a source of files needs at least one path"));
         }
         let mut files = BTreeSet::new();
-        for pattern in &self.paths {
-            files.extend(self.matches(pattern)?);
+        for pattern in self.paths.patterns() {
+            let found = self.paths.matches(pattern)?;
+            if found.is_empty() {
+                return Err(self.paths.no_input(pattern));
+            }
+            files.extend(found);
         }
         let mut partitions = Vec::new();
         for file in &files {
@@ -198,23 +148,22 @@ impl RawSource for FileSource {
 
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>> {
         let name = &partition.name;
-        let path = self.base.join(name);
         let identity = Identity::parse(name, &partition.identity)?;
-        let differs = |how: &str| if self.follow { rotated(name, from, how) } else { changed(name, how) };
+        let path = self.paths.path(name);
         let file = match open_file(name, &path) {
-            Err(error) if error.code() == "not-found" => return Err(differs("it is gone")),
+            Err(error) if error.code() == "not-found" => return Err(changed(name, "it is gone")),
             file => file?,
         };
-        if let Some(how) = identity.differs(name, &file, identity.length.unwrap_or(from))? {
-            return Err(differs(&how));
+        if let Some(how) = identity.differs(name, &file)? {
+            return Err(changed(name, &how));
         }
         let compression = Compression::of(name, &file)?;
         let mut reader = FileReader {
             name: name.clone(),
             stream: Stream::open(name, file, compression, identity.length, partition.end)?,
+            unchecked: Some(path),
             splitter: self.framing.splitter(),
             end: partition.end,
-            follow: self.follow.then_some((path, identity)),
             max_record_bytes: self.max_record_bytes,
             lead: Lead::Mark { header: self.framing.header },
             header: None,
@@ -224,24 +173,6 @@ impl RawSource for FileSource {
         reader.start(from)?;
         Ok(Box::new(reader))
     }
-}
-
-fn no_input(pattern: &str, why: &str, base: &Path) -> Error {
-    Error::user(
-        "no-input",
-        format!("path = {pattern:?}: {why} in {}; paths are relative to the job's file", base.display()),
-    )
-}
-
-fn open_file(name: &str, path: &Path) -> Result<File> {
-    // Opening a pipe would wait for its writer.
-    let meta = path.metadata().map_err(|error| Error::io(format!("{name}: looking at the file"), error))?;
-    if !meta.is_file() {
-        let what =
-            if meta.is_dir() { "a folder; write folder/*.jsonl to read the files in it" } else { "no plain file" };
-        return Err(Error::user("not-a-file", format!("{name}: this is {what}")));
-    }
-    File::open(path).map_err(|error| Error::io(format!("{name}: opening the file"), error))
 }
 
 /// The position after the first line end at or after `from - 1`; nothing where the rest of the file has none.

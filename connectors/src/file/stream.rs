@@ -24,13 +24,8 @@ pub(super) enum Compression {
 impl Compression {
     /// By the first bytes; a name that promises a compression that is not there is an error.
     pub(super) fn of(name: &str, file: &File) -> Result<Self> {
-        let found = match start_of(name, file, 4)?[..] {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd] => Self::Zstd,
-            _ => Self::None,
-        };
-        let promised = name.ends_with(".gz") || name.ends_with(".zst");
-        if promised && found == Self::None {
+        let found = Self::of_start(&start_of(name, file, 4)?);
+        if Self::is_promised(name) && found == Self::None {
             return Err(Error::external(
                 "corrupt-file",
                 format!(
@@ -39,6 +34,20 @@ impl Compression {
             ));
         }
         Ok(found)
+    }
+
+    /// By the first bytes alone.
+    pub(super) fn of_start(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            _ => Self::None,
+        }
+    }
+
+    /// Whether the name says that the file is compressed.
+    pub(super) fn is_promised(name: &str) -> bool {
+        name.ends_with(".gz") || name.ends_with(".zst")
     }
 }
 
@@ -58,8 +67,8 @@ impl<R: Read> Read for Counted<R> {
 
 /// Bytes from some position on.
 pub(super) enum Stream {
-    /// At an offset, up to the fixed end of a bounded run.
-    Plain { file: File, offset: u64, end: Option<u64> },
+    /// At an offset, up to a fixed end.
+    Plain { file: File, offset: u64, end: u64 },
     /// From the start; members and frames that follow each other are one stream.
     Compressed { inner: Box<dyn Read + Send>, offset: u64, consumed: Arc<AtomicU64>, length: u64 },
 }
@@ -70,16 +79,13 @@ impl Stream {
         name: &str,
         mut file: File,
         compression: Compression,
-        length: Option<u64>,
+        length: u64,
         end: Option<u64>,
     ) -> Result<Self> {
         if compression == Compression::None {
-            return Ok(Stream::Plain { file, offset: 0, end });
+            return Ok(Stream::Plain { file, offset: 0, end: end.unwrap_or(length) });
         }
         file.seek(SeekFrom::Start(0)).map_err(|error| Error::io(format!("{name}: going to its start"), error))?;
-        let on_disk =
-            file.metadata().map_err(|error| Error::io(format!("{name}: asking for its length"), error))?.len();
-        let length = length.unwrap_or(on_disk);
         let consumed = Arc::new(AtomicU64::new(0));
         let counted = Counted { file: file.take(length), consumed: consumed.clone() };
         let input = BufReader::with_capacity(INPUT_BYTES, counted);
@@ -105,7 +111,7 @@ impl Stream {
     /// How much of a bounded file is read, 0 to 1; of a compressed one by its compressed bytes.
     pub(super) fn fraction(&self) -> Option<f64> {
         match self {
-            Stream::Plain { offset, end, .. } => end.map(|end| *offset as f64 / end.max(1) as f64),
+            Stream::Plain { offset, end, .. } => Some(*offset as f64 / (*end).max(1) as f64),
             Stream::Compressed { consumed, length, .. } => {
                 Some(consumed.load(Ordering::Relaxed) as f64 / (*length).max(1) as f64)
             }
@@ -119,10 +125,10 @@ impl Stream {
         loop {
             let (result, at) = match self {
                 Stream::Plain { file, offset, end } => {
-                    let left = end.map_or(u64::MAX, |end| end.saturating_sub(*offset));
+                    let left = end.saturating_sub(*offset);
                     let wanted = usize::try_from(left).map_or(into.len(), |left| left.min(into.len()));
                     let result = file.read_at(&mut into[..wanted], *offset);
-                    if matches!(result, Ok(0)) && wanted > 0 && end.is_some() {
+                    if matches!(result, Ok(0)) && wanted > 0 {
                         return Err(changed(
                             name,
                             &format!("it ends at position {offset} and was longer when the run began"),

@@ -11,7 +11,7 @@ use thalweg_core::{
     Binding, CheckpointAck, Command, Epoch, Error, Generation, Histogram, PartitionSpec, Report, Result, Series, Share,
     SourceKey, SourceState, TaskIndex, failpoint,
 };
-use thalweg_operators::{Barrier, Cutting, EpochGate, NO_TIMER, SourceEvent};
+use thalweg_operators::{Barrier, Cutting, EpochGate, NO_TIMER, Plan, SourceEvent};
 
 use crate::bindings::BindingsWriter;
 use crate::clock::wall_clock;
@@ -31,6 +31,7 @@ pub(crate) struct Driver {
     pub(crate) generation: Generation,
     pub(crate) fingerprint: u64,
     pub(crate) log: Arc<dyn Log>,
+    pub(crate) plan: Arc<Plan>,
     pub(crate) gate: Arc<EpochGate>,
     pub(crate) minter: Minter,
     pub(crate) bindings: BindingsWriter,
@@ -71,7 +72,7 @@ pub(crate) enum CheckpointState {
     /// Sealed at an epoch, with what its record says of the sources.
     Writing(Epoch, Vec<SourceState>, i64, Instant),
     /// Acknowledged, not decided.
-    Undecided(Epoch, Instant),
+    Undecided(Epoch, Vec<SourceState>, Instant),
     /// Decided; so many workers have not been told. None may seal the next one before it has let go of this one.
     Settling(Epoch, usize),
 }
@@ -311,7 +312,7 @@ impl Driver {
         if durable.epoch != epoch {
             return;
         }
-        self.checkpoint = CheckpointState::Undecided(epoch, since);
+        self.checkpoint = CheckpointState::Undecided(epoch, sources.clone(), since);
         self.shared.changed_keys(durable.changed);
         self.shared.set_state_keys(durable.stores.iter().map(|state| state.entries).sum());
         (self.tell)(TaskEvent::Report(Report::Acknowledged(Box::new(CheckpointAck {
@@ -328,13 +329,14 @@ impl Driver {
     }
 
     fn applied(&mut self, epoch: Epoch) -> Result<()> {
-        let CheckpointState::Undecided(undecided, since) = self.checkpoint else {
+        let CheckpointState::Undecided(undecided, sources, since) = self.checkpoint.clone() else {
             return Err(Error::internal(
                 "protocol",
                 format!("checkpoint {epoch} was applied in state {:?}", self.checkpoint),
             ));
         };
         assert_eq!(undecided, epoch, "the checkpoint that is applied is the undecided one");
+        self.plan.committed(&sources)?;
         self.settle(epoch, WorkerMessage::Applied);
         self.early_asked = false;
         self.retries.committed();
@@ -362,7 +364,7 @@ impl Driver {
 
     fn abandoned(&mut self, epoch: Epoch) {
         let open = match self.checkpoint {
-            CheckpointState::Writing(open, ..) | CheckpointState::Undecided(open, _) => open,
+            CheckpointState::Writing(open, ..) | CheckpointState::Undecided(open, ..) => open,
             CheckpointState::Idle(_) | CheckpointState::Settling(..) => return,
         };
         if open == epoch {

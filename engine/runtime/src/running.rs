@@ -199,6 +199,7 @@ impl Running {
             generation: recovery.generation,
             fingerprint: config.plan.fingerprint(),
             log: config.log.clone(),
+            plan: config.plan.clone(),
             gate: self.gate.clone(),
             minter: Minter::new(limits, interval, open, self.sources.len()),
             bindings,

@@ -18,6 +18,7 @@ const MAX_BYTES: u64 = 64 << 20;
 
 /// The copy of the job file in the folder of a job.
 const KEPT: &str = "job.toml";
+const DRAFT: &str = "job.toml.new";
 
 /// Runs a job file, with the flags of the command line before its environment before the file.
 pub(super) fn run(program: &dyn Program, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
@@ -25,17 +26,15 @@ pub(super) fn run(program: &dyn Program, arguments: &RunArguments, screen: &Scre
     let flags: Vec<Flag<'_>> = workers.iter().map(|text| ("--workers", ["job", "workers"], text.as_str())).collect();
     let checked = check(&arguments.job, program.catalogue(), &flags)?;
     show_warnings(&checked, screen);
-    keep_copy(&arguments.job, &arguments.data.join(checked.job.name.as_str()))?;
     program.run(checked.job, arguments, screen)
 }
 
-/// The job file beside the job's state, so that the state can be read when the job does not run.
-fn keep_copy(file: &Path, folder: &Path) -> Result<(), Failure> {
-    let copy = folder.join(KEPT);
-    std::fs::create_dir_all(folder)
-        .and_then(|()| std::fs::copy(file, &copy))
-        .map_err(|error| Error::io(format!("keeping a copy of the job file as {}", copy.display()), error))?;
-    Ok(())
+/// Puts the job file beside the job's state, so that the state can be read when the job does not run: as a whole, or not at all.
+pub(crate) fn keep_copy(file: &Path, folder: &Path) -> thalweg_core::Result<()> {
+    let (draft, copy) = (folder.join(DRAFT), folder.join(KEPT));
+    std::fs::copy(file, &draft)
+        .and_then(|_| std::fs::rename(&draft, &copy))
+        .map_err(|error| Error::io(format!("keeping a copy of the job file as {}", copy.display()), error))
 }
 
 /// Opens a store of a job that does not run, by the job file that it was last run with.

@@ -20,6 +20,7 @@ use clap::Parser;
 
 pub use arguments::{HttpAddress, RunArguments};
 pub use exit::{Exit, Failure};
+pub(crate) use job_file::keep_copy;
 pub use program::{Program, StoppedStore};
 pub use screen::Screen;
 

@@ -11,7 +11,7 @@ mod shell;
 mod stopped;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -22,12 +22,12 @@ use thalweg_jobs::{DeadLettersSpec, JobSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
 use thalweg_runtime::{RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
 
-use crate::cli::{Failure, HttpAddress, RunArguments, Screen};
+use crate::cli::{Failure, HttpAddress, RunArguments, Screen, keep_copy};
 use crate::http::{Server, ServerOptions};
 use crate::progress::Progress;
 use crate::signals::on_stop;
 use journal::Journal;
-use shell::{Shell, ShellEvent};
+use shell::{Accepted, Shell, ShellEvent};
 
 pub(crate) use stopped::open_stopped;
 
@@ -38,24 +38,42 @@ pub(crate) fn run(
     arguments: &RunArguments,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let (log, journal, job_id) = open_job(&arguments.data, job.name.as_str())?;
+    let opened = open_job(arguments, job.name.as_str())?;
     let open_other = |path: &Path| -> Result<Arc<dyn Log>> { Ok(Arc::new(EmbeddedLog::open(path, clock())?)) };
-    let context =
-        PlanContext { registry, job_id, log: log.clone(), log_dir: log.dir().to_owned(), open_log: &open_other };
+    let context = PlanContext {
+        registry,
+        job_id: opened.job_id,
+        log: opened.log.clone(),
+        log_dir: opened.log.dir().to_owned(),
+        keep_input: arguments.keep_bindings,
+        recorded: opened.recorded.as_ref().map(|(run, dir)| (run.job_id, dir.clone())),
+        open_log: &open_other,
+    };
     let plan = Arc::new(thalweg_jobs::plan(job, &context)?);
-    run_plan(plan, job_id, log, journal, arguments, screen)
+    let (file, folder) = (arguments.job.clone(), arguments.data.join(job.name.as_str()));
+    // The state belongs to this job file from the moment when its plan is accepted.
+    run_plan(plan, opened, Box::new(move || keep_copy(&file, &folder)), arguments, screen)
 }
 
 /// Runs a plan that was written in Rust.
 pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
-    let (log, journal, job_id) = open_job(&arguments.data, plan.settings().name.as_str())?;
-    let plan = thalweg_jobs::with_dead_letters(plan, &DeadLettersSpec::default(), job_id, log.clone())?;
-    run_plan(Arc::new(plan), job_id, log, journal, arguments, screen)
+    let opened = open_job(arguments, plan.settings().name.as_str())?;
+    let plan = thalweg_jobs::with_dead_letters(plan, &DeadLettersSpec::default(), opened.job_id, opened.log.clone())?;
+    run_plan(Arc::new(plan), opened, Box::new(|| Ok(())), arguments, screen)
 }
 
-/// The job's log, its history, and its id: the one that it was created with, or a new one.
-fn open_job(data: &Path, job: &str) -> Result<(Arc<EmbeddedLog>, Journal, JobId)> {
-    let dir = data.join(job).join("log");
+/// A job's folder.
+struct Opened {
+    log: Arc<EmbeddedLog>,
+    journal: Journal,
+    /// That which it was created with, or a new one.
+    job_id: JobId,
+    /// The run that is to be repeated, and the folder of its log.
+    recorded: Option<(RecordedRun, PathBuf)>,
+}
+
+fn open_job(arguments: &RunArguments, job: &str) -> Result<Opened> {
+    let dir = arguments.data.join(job).join("log");
     std::fs::create_dir_all(&dir)
         .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
     let log = Arc::new(EmbeddedLog::open(&dir, clock())?);
@@ -64,23 +82,23 @@ fn open_job(data: &Path, job: &str) -> Result<(Arc<EmbeddedLog>, Journal, JobId)
         Some(zero) => zero.job_id,
         None => random_job_id()?,
     };
-    Ok((log, journal, job_id))
+    let recorded = arguments.bindings.as_deref().map(|data| recorded_run(data, job)).transpose()?;
+    Ok(Opened { log, journal, job_id, recorded })
 }
 
+/// Runs a plan; `accepted` is called when it has taken over what the job's folder holds.
 fn run_plan(
     plan: Arc<Plan>,
-    job_id: JobId,
-    log: Arc<EmbeddedLog>,
-    mut journal: Journal,
+    opened: Opened,
+    accepted: Accepted,
     arguments: &RunArguments,
     screen: &Screen,
 ) -> Result<(), Failure> {
+    let Opened { log, mut journal, job_id, recorded } = opened;
     screen.start_log();
     create_or_check(&plan, job_id, &mut journal)?;
     let metrics = Metrics::default();
     let workers = plan.settings().workers.unwrap_or_else(cores);
-    let recorded =
-        arguments.bindings.as_deref().map(|dir| recorded_run(dir, plan.settings().name.as_str())).transpose()?;
     let (events, inbox) = channel();
     let (stop, to_shell) = (events.clone(), events);
     let tell = Arc::new(move |event| drop(to_shell.send(ShellEvent::Task(event))));
@@ -92,7 +110,7 @@ fn run_plan(
         log: log.clone(),
         state_dir: arguments.data.join(plan.settings().name.as_str()).join("state"),
         metrics: metrics.clone(),
-        recorded,
+        recorded: recorded.map(|(run, _)| run),
         keep_bindings: arguments.keep_bindings,
     };
     let task = Task::start(config, tell)?;
@@ -108,7 +126,7 @@ fn run_plan(
     }
     on_stop(move |_| drop(stop.send(ShellEvent::Stop)))?;
     let progress = Progress::start(task.service(), screen);
-    let mut shell = Shell::new(journal, task, &plan, log);
+    let mut shell = Shell::new(journal, task, &plan, log, accepted);
     let outcome = shell.run(&inbox);
     if outcome.is_ok() {
         shell.set_phase(if shell.finished() { Phase::Finished } else { Phase::Stopped });
@@ -146,8 +164,8 @@ fn create_or_check(plan: &Plan, job_id: JobId, journal: &mut Journal) -> Result<
     Ok(())
 }
 
-/// The run that another data folder holds, with all of its bindings.
-fn recorded_run(data: &Path, job: &str) -> Result<RecordedRun> {
+/// The run that another data folder holds, with all of its bindings, and the folder of its log.
+fn recorded_run(data: &Path, job: &str) -> Result<(RecordedRun, PathBuf)> {
     let dir = data.join(job).join("log");
     let log = EmbeddedLog::open_read_only(&dir)?;
     let (history, _) = journal::read(&log)?;
@@ -160,7 +178,7 @@ fn recorded_run(data: &Path, job: &str) -> Result<RecordedRun> {
     };
     let bindings = read_bindings(&log, zero.job_id, &history.caps())?;
     match bindings.first() {
-        Some(first) if first.epoch == Epoch(1) => Ok(RecordedRun { job_id: zero.job_id, bindings }),
+        Some(first) if first.epoch == Epoch(1) => Ok((RecordedRun { job_id: zero.job_id, bindings }, dir)),
         _ => {
             let text = format!(
                 "the run of job {job} in {} has not kept its bindings from the first epoch on; run it with --keep-bindings",

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use thalweg_connectors::log::EmbeddedLog;
 use thalweg_coordinator::{Event, Leader, Limits, Now, Output, RecoverReason};
-use thalweg_core::{Epoch, Error, Phase, Result};
+use thalweg_core::{Command, Epoch, Error, Phase, Result};
 use thalweg_operators::Plan;
 use thalweg_runtime::{Task, TaskEvent};
 
@@ -29,6 +29,9 @@ pub(super) enum ShellEvent {
     Stop,
 }
 
+/// What is done when the plan has taken over what the job's folder holds.
+pub(super) type Accepted = Box<dyn FnOnce() -> Result<()>>;
+
 /// The coordinator of one job in one process.
 pub(super) struct Shell {
     journal: Journal,
@@ -47,10 +50,11 @@ pub(super) struct Shell {
     found: Epoch,
     /// The last checkpoint that is in RocksDB.
     applied: Epoch,
+    accepted: Option<Accepted>,
 }
 
 impl Shell {
-    pub(super) fn new(journal: Journal, task: Task, plan: &Plan, log: Arc<EmbeddedLog>) -> Self {
+    pub(super) fn new(journal: Journal, task: Task, plan: &Plan, log: Arc<EmbeddedLog>, accepted: Accepted) -> Self {
         let limits = Limits {
             checkpoint_interval: plan.settings().checkpoint_interval,
             checkpoint_limit: NEVER,
@@ -71,6 +75,7 @@ impl Shell {
             asked_to_stop: false,
             found: applied,
             applied,
+            accepted: Some(accepted),
         }
     }
 
@@ -157,7 +162,12 @@ impl Shell {
                     let leader = self.leader.as_mut().expect("the generation has begun");
                     queue.extend(leader.handle(self.journal.history(), now, Event::Decided(entry, outcome)));
                 }
-                Output::Send(_, command) => self.task.command(command),
+                Output::Send(_, command) => {
+                    if let Some(accepted) = self.accepted.take_if(|_| matches!(command, Command::Run(_))) {
+                        accepted()?;
+                    }
+                    self.task.command(command);
+                }
                 Output::Refuse(refusal) => return Err(refusal.into()),
                 Output::Recover(RecoverReason::TaskDied(_) | RecoverReason::NoProgress(_)) | Output::Superseded => {
                     let text = format!("the only task of the job was given up: {output:?}");

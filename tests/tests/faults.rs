@@ -185,13 +185,26 @@ fn a_damaged_gzip_file() {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(rows().as_bytes()).expect("memory");
     let mut bytes = encoder.finish().expect("memory");
-    // The checksum at the end is what is sure to tell: damage before it may decode to other bytes.
+    // The checksum at the end.
     let (at, good) = (bytes.len() - 8, bytes.clone());
     bytes[at..].fill(0x55);
     job.folder.write("in.jsonl.gz", bytes);
-    job.refused(1, "corrupt-file", &["in.jsonl.gz", "replace it by a whole copy"]);
+    job.refused(1, "corrupt-file", &["source \"rows\"", "in.jsonl.gz", "replace it by a whole copy"]);
     overwrite(&job.folder.join("in.jsonl.gz"), at, &good[at..]);
     job.finishes(&totals());
+
+    // In the middle it may decode to other bytes: they are no bad record, and are not dropped as one.
+    for on_error in ["fail", "drop"] {
+        let named = format!("name = \"sums\"\non_error = \"{on_error}\"");
+        let job = Sums::new().replacing("in.jsonl", "in.jsonl.gz").replacing("name = \"sums\"", &named);
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::none());
+        encoder.write_all(rows().as_bytes()).expect("memory");
+        let mut bytes = encoder.finish().expect("memory");
+        let at = bytes.len() / 2;
+        bytes[at..at + 100].fill(b'#');
+        job.folder.write("in.jsonl.gz", bytes);
+        job.refused(1, "corrupt-file", &["source \"rows\"", "in.jsonl.gz", "replace it by a whole copy"]);
+    }
 }
 
 #[test]
@@ -238,7 +251,7 @@ fn a_missing_column() {
 fn a_sink_whose_folder_cannot_be_made() {
     let job = Sums::new();
     job.folder.write("out", "a file where a folder should be");
-    job.refused(1, "io", &["sink \"out\"", "totals.jsonl", "Not a directory"]);
+    job.refused(1, "not-a-folder", &["sink \"out\"", "totals.jsonl", "Not a directory", "choose another path"]);
     std::fs::remove_file(job.folder.join("out")).expect("removed");
     job.finishes(&totals());
 }
@@ -327,6 +340,9 @@ fn another_job_on_the_same_data() {
     job.killed_half_way();
     job.rewrite("uses = \"sum\"", "uses = \"max\"");
     job.refused(1, "fingerprint-changed", &["the job has changed", "run the old version once more"]);
+    // The copy that questions are answered by is of the job that the state is of.
+    let kept = std::fs::read_to_string(job.folder.join("data/sums/job.toml")).expect("a copy");
+    assert!(kept.contains("uses = \"sum\""), "{kept}");
     job.rewrite("", "");
     job.finishes(&totals());
 }

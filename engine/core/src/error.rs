@@ -67,6 +67,10 @@ impl Error {
             }
             ErrorKind::PermissionDenied => ("permission-denied", "; check the owner and the mode of the path"),
             ErrorKind::NotFound => ("not-found", "; check the path"),
+            ErrorKind::NotADirectory => (
+                "not-a-folder",
+                "; a part of the path is a file where a folder should be: move it away, or choose another path",
+            ),
             _ => ("io", ""),
         };
         Self::external(code, format!("{doing}: {error}{advice}")).with_source(error)

@@ -78,7 +78,7 @@ impl Sink for Noting {
 }
 
 impl SinkWriter for NotingWriter {
-    fn write(&mut self, _: Epoch, _: PartitionId, _: &EncodedBatch) -> Result<()> {
+    fn write(&mut self, _: Epoch, _: PartitionId, _: EncodedBatch) -> Result<()> {
         Ok(())
     }
 

@@ -160,7 +160,7 @@ impl Sink for Telling {
 }
 
 impl SinkWriter for TellingWriter {
-    fn write(&mut self, _: Epoch, _: PartitionId, _: &EncodedBatch) -> Result<()> {
+    fn write(&mut self, _: Epoch, _: PartitionId, _: EncodedBatch) -> Result<()> {
         self.written = true;
         Ok(())
     }

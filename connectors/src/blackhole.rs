@@ -57,7 +57,7 @@ struct BlackholeWriter {
 }
 
 impl SinkWriter for BlackholeWriter {
-    fn write(&mut self, _epoch: Epoch, partition: PartitionId, batch: &EncodedBatch) -> Result<()> {
+    fn write(&mut self, _epoch: Epoch, partition: PartitionId, batch: EncodedBatch) -> Result<()> {
         let Some(position) = self.positions.get_mut(&partition) else {
             return Err(Error::internal(
                 "sink-partition",
@@ -95,17 +95,21 @@ mod tests {
     fn records_are_counted_when_their_epoch_ends() {
         let sink = BlackholeSink::new();
         let partitions = vec![(PartitionId(3), 10)];
-        let mut writer =
-            sink.open(&SinkContext { job_id: JobId(1), generation: Generation(1), partitions }).expect("opens");
+        let mut writer = sink
+            .open(&SinkContext { job_id: JobId(1), generation: Generation(1), checkpoint: Epoch(0), partitions })
+            .expect("opens");
         let batch = EncodedBatch {
             data: vec![1, 2],
-            records: vec![EncodedRecord { key: None, value: Some(0..2), ..Default::default() }],
+            records: vec![EncodedRecord { value: Some(0..2), ..EncodedRecord::default() }],
         };
-        writer.write(Epoch(1), PartitionId(3), &batch).expect("takes");
+        writer.write(Epoch(1), PartitionId(3), batch.clone()).expect("takes");
         assert_eq!(sink.records(), 0);
         writer.end_epoch(Epoch(1)).expect("ends");
         assert_eq!((sink.records(), sink.bytes()), (1, 2));
         assert_eq!(writer.sync().expect("syncs"), [(PartitionId(3), 11)]);
-        assert_eq!(writer.write(Epoch(2), PartitionId(4), &batch).expect_err("refused").code(), "sink-partition");
+        assert_eq!(
+            writer.write(Epoch(2), PartitionId(4), batch.clone()).expect_err("refused").code(),
+            "sink-partition"
+        );
     }
 }

@@ -163,7 +163,7 @@ fn batch_of(epoch: u64, partition: PartitionId, variant: u64) -> EncodedBatch {
         let start = batch.data.len();
         let text = format!("{epoch}p{partition}r{record}v{variant}");
         batch.data.extend_from_slice(text.as_bytes());
-        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()), ..Default::default() });
+        batch.records.push(EncodedRecord { value: Some(start..batch.data.len()), ..EncodedRecord::default() });
     }
     batch
 }
@@ -171,9 +171,11 @@ fn batch_of(epoch: u64, partition: PartitionId, variant: u64) -> EncodedBatch {
 fn open(
     sink: &dyn Sink,
     generation: u64,
+    checkpoint: u64,
     partitions: &[(PartitionId, u64)],
 ) -> thalweg_core::Result<Box<dyn SinkWriter>> {
-    sink.open(&SinkContext { job_id: JobId(7), generation: Generation(generation), partitions: partitions.to_vec() })
+    let (generation, checkpoint) = (Generation(generation), Epoch(checkpoint));
+    sink.open(&SinkContext { job_id: JobId(7), generation, checkpoint, partitions: partitions.to_vec() })
 }
 
 fn write(writer: &mut dyn SinkWriter, epochs: std::ops::RangeInclusive<u64>, variant: u64) -> thalweg_core::Result<()> {
@@ -181,10 +183,11 @@ fn write(writer: &mut dyn SinkWriter, epochs: std::ops::RangeInclusive<u64>, var
         for partition in PARTITIONS {
             let batch = batch_of(epoch, partition, variant);
             if !batch.records.is_empty() {
-                writer.write(Epoch(epoch), partition, &batch)?;
+                writer.write(Epoch(epoch), partition, batch)?;
             }
         }
         writer.end_epoch(Epoch(epoch))?;
+        writer.flush()?;
     }
     Ok(())
 }
@@ -195,7 +198,7 @@ fn at_zero() -> Vec<(PartitionId, u64)> {
 
 /// Writes all epochs, with a checkpoint; gives the positions at it.
 fn first_run(bench: &impl SinkBench) -> Vec<(PartitionId, u64)> {
-    let mut writer = open(&*bench.sink(), 1, &at_zero()).expect("opens");
+    let mut writer = open(&*bench.sink(), 1, 0, &at_zero()).expect("opens");
     writer.replayed().expect("clause 4: nothing to replay, nothing left");
     write(&mut *writer, 1..=CHECKPOINT, 0).expect("clause 1: writes");
     let checkpoint = writer.sync().expect("clause 3: syncs");
@@ -226,18 +229,18 @@ fn shown(bench: &impl SinkBench) -> Vec<Vec<u8>> {
 
 fn visible_in_order<B: SinkBench>() {
     let bench = B::fresh();
-    let mut writer = open(&*bench.sink(), 1, &at_zero()).expect("opens");
+    let mut writer = open(&*bench.sink(), 1, 0, &at_zero()).expect("opens");
     let batch = batch_of(3, PARTITIONS[0], 0);
-    writer.write(Epoch(1), PARTITIONS[0], &batch).expect("clause 1: takes");
+    writer.write(Epoch(1), PARTITIONS[0], batch).expect("clause 1: takes");
     writer.end_epoch(Epoch(1)).expect("clause 1: ends");
+    writer.flush().expect("clause 1: shows");
     let one = shown(&bench);
     write(&mut *writer, 2..=EPOCHS, 0).expect("clause 1: writes");
     let all = shown(&bench);
     assert!(all.iter().zip(&one).all(|(all, one)| all.starts_with(one)), "clause 1: what was visible has changed");
     let ends = writer.sync().expect("clause 3: syncs");
-    let mut named: Vec<PartitionId> = ends.iter().map(|(partition, _)| *partition).collect();
-    named.sort_unstable();
-    assert_eq!(named, PARTITIONS, "clause 3: the ends are not those of the writer's partitions");
+    let named = |partition: &PartitionId| ends.iter().any(|(named, _)| named == partition);
+    assert!(PARTITIONS.iter().all(named), "clause 3: the end of a partition is missing");
     drop(writer);
     // A job that begins after this one begins at the ends.
     let before = shown(&bench);
@@ -249,7 +252,7 @@ fn visible_in_order<B: SinkBench>() {
             (*partition, end.map_or(0, |(_, end)| *end))
         })
         .collect();
-    let mut writer = open(&*bench.sink(), 2, &starts).expect("opens");
+    let mut writer = open(&*bench.sink(), 2, 0, &starts).expect("opens");
     writer.replayed().expect("clause 4: what is before the job is not its own");
     write(&mut *writer, 1..=EPOCHS, 5).expect("clause 1: writes");
     assert!(
@@ -272,7 +275,7 @@ fn crash_anywhere<B: SinkBench>() {
                 continue;
             }
             let at = checkpoint.iter().find(|(partition, _)| *partition == place).map_or(0, |(_, position)| *position);
-            let opened = open(&*bench.sink(), 2, &checkpoint);
+            let opened = open(&*bench.sink(), 2, CHECKPOINT, &checkpoint);
             if length < at {
                 let error = opened.err().unwrap_or_else(|| panic!("clause 2: {length} of {at} bytes, and it opens"));
                 assert_eq!(
@@ -297,7 +300,7 @@ fn another_output_is_found<B: SinkBench>() {
     let bench = B::fresh();
     let checkpoint = first_run(&bench);
     let before = shown(&bench);
-    let mut writer = open(&*bench.sink(), 2, &checkpoint).expect("opens");
+    let mut writer = open(&*bench.sink(), 2, CHECKPOINT, &checkpoint).expect("opens");
     let error = write(&mut *writer, CHECKPOINT + 1..=EPOCHS, 1).expect_err("clause 2: other output passes");
     assert_eq!(error.blame(), thalweg_core::Blame::Internal, "clause 2: {error}");
     assert_eq!(shown(&bench), before, "clause 2: other output is shown");
@@ -309,19 +312,19 @@ fn foreign_records_are_found<B: SinkBench>() {
     for place in places(&bench) {
         bench.add_foreign(place);
     }
-    let mut writer = open(&*bench.sink(), 2, &checkpoint).expect("opens");
+    let mut writer = open(&*bench.sink(), 2, CHECKPOINT, &checkpoint).expect("opens");
     write(&mut *writer, CHECKPOINT + 1..=EPOCHS, 0).expect("clause 4: replays");
     writer.replayed().expect_err("clause 4: records beyond the last binding pass");
 }
 
 fn older_generations_are_kept_out<B: SinkBench>() {
     let bench = B::fresh();
-    let mut old = open(&*bench.sink(), 1, &at_zero()).expect("opens");
+    let mut old = open(&*bench.sink(), 1, 0, &at_zero()).expect("opens");
     write(&mut *old, 1..=CHECKPOINT, 0).expect("writes");
     let checkpoint = old.sync().expect("syncs");
-    let mut new = open(&*bench.sink(), 2, &checkpoint).expect("opens");
+    let mut new = open(&*bench.sink(), 2, CHECKPOINT, &checkpoint).expect("opens");
     write(&mut *old, CHECKPOINT + 1..=EPOCHS, 1).expect_err("clause 5: an older writer writes");
-    open(&*bench.sink(), 1, &checkpoint).err().expect("clause 5: an older generation opens");
+    open(&*bench.sink(), 1, CHECKPOINT, &checkpoint).err().expect("clause 5: an older generation opens");
     write(&mut *new, CHECKPOINT + 1..=EPOCHS, 0).expect("clause 5: the new writer writes");
     let reference = B::fresh();
     first_run(&reference);

@@ -13,6 +13,7 @@ mod format;
 mod formatted;
 mod generator;
 mod ingest;
+pub mod kafka;
 pub mod log;
 mod random;
 mod raw;

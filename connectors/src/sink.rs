@@ -4,7 +4,7 @@
 //!
 //! 1. **Order.** The engine calls [`SinkWriter::write`] for a partition in the order of epochs, only when the bindings of that
 //!    epoch and of all before it are durable, with all records of (epoch, partition) at once, and then
-//!    [`SinkWriter::end_epoch`].
+//!    [`SinkWriter::end_epoch`]; when no further epoch is ready, [`SinkWriter::flush`].
 //! 2. **Exactly once.** Opened at the position of checkpoint C, the sink is given every epoch after C again. What it shows
 //!    already it compares and suppresses; a difference is an error of kind internal. What is torn it completes.
 //! 3. **Durability.** When [`SinkWriter::sync`] returns, everything written before is durable, and the positions are the ends.
@@ -15,6 +15,7 @@
 //! `conformance` checks each clause for any implementation.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use thalweg_core::{Epoch, Generation, JobId, PartitionId, Result};
 
@@ -25,6 +26,8 @@ pub struct SinkContext {
     pub job_id: JobId,
     /// The current generation.
     pub generation: Generation,
+    /// C: what is of this epoch and earlier ones is there, and is not given again.
+    pub checkpoint: Epoch,
     /// The partitions that this writer hosts, each with its end at C.
     pub partitions: Vec<(PartitionId, u64)>,
 }
@@ -45,8 +48,10 @@ pub struct EncodedRecord {
     pub key: Option<Range<usize>>,
     /// The value; nothing is a tombstone.
     pub value: Option<Range<usize>>,
-    /// Named bytes, for sinks whose records have headers.
-    pub headers: Vec<(&'static str, Range<usize>)>,
+    /// The partition of the sink that the record itself names, where it does.
+    pub partition: Option<u32>,
+    /// Named bytes, where the sink has headers.
+    pub headers: Vec<(Arc<str>, Range<usize>)>,
 }
 
 impl EncodedBatch {
@@ -74,10 +79,16 @@ pub trait Sink: Send + Sync {
 /// Writes some partitions of a sink; owned by one worker.
 pub trait SinkWriter: Send {
     /// Writes all records of one epoch and one partition.
-    fn write(&mut self, epoch: Epoch, partition: PartitionId, batch: &EncodedBatch) -> Result<()>;
+    fn write(&mut self, epoch: Epoch, partition: PartitionId, batch: EncodedBatch) -> Result<()>;
 
-    /// The epoch is complete in all partitions of this writer: make it visible.
+    /// The epoch is complete in all partitions of this writer.
     fn end_epoch(&mut self, epoch: Epoch) -> Result<()>;
+
+    /// Makes the complete epochs visible, where the sink has not done so at the end of each: a log commits several in one
+    /// transaction. Called when no further epoch is ready.
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Makes everything durable; returns the end of each partition.
     fn sync(&mut self) -> Result<Vec<(PartitionId, u64)>>;

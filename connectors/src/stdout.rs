@@ -55,7 +55,7 @@ fn failed(error: std::io::Error) -> Error {
 }
 
 impl<W: Write + Send> SinkWriter for Lines<W> {
-    fn write(&mut self, _epoch: Epoch, _partition: PartitionId, batch: &EncodedBatch) -> Result<()> {
+    fn write(&mut self, _epoch: Epoch, _partition: PartitionId, batch: EncodedBatch) -> Result<()> {
         for record in &batch.records {
             let Some(value) = &record.value else {
                 let message =
@@ -106,6 +106,7 @@ mod tests {
         SinkContext {
             job_id: JobId(1),
             generation: Generation(1),
+            checkpoint: Epoch(0),
             partitions: vec![(PartitionId(0), position), (PartitionId(1), 0)],
         }
     }
@@ -113,15 +114,15 @@ mod tests {
     fn batch(text: &str) -> EncodedBatch {
         EncodedBatch {
             data: text.into(),
-            records: vec![EncodedRecord { key: None, value: Some(0..text.len()), ..Default::default() }],
+            records: vec![EncodedRecord { value: Some(0..text.len()), ..EncodedRecord::default() }],
         }
     }
 
     #[test]
     fn an_epoch_is_printed_when_it_ends() {
         let mut lines = Lines::new(Vec::new(), &context(100));
-        lines.write(Epoch(1), PartitionId(0), &batch("a")).expect("takes");
-        lines.write(Epoch(1), PartitionId(1), &batch("bc")).expect("takes");
+        lines.write(Epoch(1), PartitionId(0), batch("a")).expect("takes");
+        lines.write(Epoch(1), PartitionId(1), batch("bc")).expect("takes");
         assert!(lines.output.is_empty());
         lines.end_epoch(Epoch(1)).expect("prints");
         assert_eq!(lines.output, b"a\nbc\n");
@@ -132,7 +133,7 @@ mod tests {
     fn a_closed_pipe_has_its_own_code() {
         for (kind, code) in [(ErrorKind::BrokenPipe, "stdout-closed"), (ErrorKind::StorageFull, "disk-full")] {
             let mut lines = Lines::new(Closed(kind), &context(0));
-            lines.write(Epoch(1), PartitionId(0), &batch("a")).expect("takes");
+            lines.write(Epoch(1), PartitionId(0), batch("a")).expect("takes");
             assert_eq!(lines.end_epoch(Epoch(1)).expect_err("fails").code(), code);
         }
     }

@@ -166,7 +166,7 @@ impl Sink for Memory {
 }
 
 impl SinkWriter for MemoryWriter {
-    fn write(&mut self, _: Epoch, partition: PartitionId, batch: &EncodedBatch) -> Result<()> {
+    fn write(&mut self, _: Epoch, partition: PartitionId, batch: EncodedBatch) -> Result<()> {
         let mut bytes = Vec::new();
         for record in batch.records.iter().filter_map(|record| record.value.clone()) {
             bytes.extend_from_slice(&batch.data[record]);

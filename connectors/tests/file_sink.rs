@@ -94,7 +94,8 @@ fn a_single_file_fulfils_the_duties() {
 }
 
 fn context(job: u128, partitions: &[(PartitionId, u64)]) -> SinkContext {
-    SinkContext { job_id: JobId(job), generation: Generation(1), partitions: partitions.to_vec() }
+    let (generation, checkpoint) = (Generation(1), Epoch(0));
+    SinkContext { job_id: JobId(job), generation, checkpoint, partitions: partitions.to_vec() }
 }
 
 fn batch(lines: &[&str]) -> EncodedBatch {
@@ -102,13 +103,13 @@ fn batch(lines: &[&str]) -> EncodedBatch {
     for line in lines {
         let start = batch.data.len();
         batch.data.extend_from_slice(line.as_bytes());
-        batch.records.push(EncodedRecord { key: None, value: Some(start..batch.data.len()), ..Default::default() });
+        batch.records.push(EncodedRecord { value: Some(start..batch.data.len()), ..EncodedRecord::default() });
     }
     batch
 }
 
 fn put(writer: &mut dyn SinkWriter, epoch: u64, partition: PartitionId, lines: &[&str]) -> Result<()> {
-    writer.write(Epoch(epoch), partition, &batch(lines))?;
+    writer.write(Epoch(epoch), partition, batch(lines))?;
     writer.end_epoch(Epoch(epoch))
 }
 
@@ -137,7 +138,7 @@ fn more_files_than_may_be_open_are_written() {
     let mut writer = sink.open(&context(1, &partitions)).expect("opens");
     for epoch in 1..=3 {
         for (partition, _) in &partitions {
-            writer.write(Epoch(epoch), *partition, &batch(&[&format!("{epoch} of {partition}")])).expect("takes");
+            writer.write(Epoch(epoch), *partition, batch(&[&format!("{epoch} of {partition}")])).expect("takes");
         }
         writer.end_epoch(Epoch(epoch)).expect("writes");
     }
@@ -187,11 +188,8 @@ fn a_broken_writer_stays_broken_and_misuse_is_refused() {
     put(&mut *writer, 2, PartitionId(2), &["a"]).expect("writes");
     assert_eq!(put(&mut *writer, 2, ONE, &["b"]).expect_err("out of order").code(), "sink-order");
     assert_eq!(put(&mut *writer, 1, ONE, &["b"]).expect_err("out of order").code(), "sink-order");
-    let deletion = EncodedBatch {
-        data: Vec::new(),
-        records: vec![EncodedRecord { key: None, value: None, ..Default::default() }],
-    };
-    assert_eq!(writer.write(Epoch(3), ONE, &deletion).expect_err("a deletion").code(), "sink-deletion");
+    let deletion = EncodedBatch { data: Vec::new(), records: vec![EncodedRecord::default()] };
+    assert_eq!(writer.write(Epoch(3), ONE, deletion).expect_err("a deletion").code(), "sink-deletion");
     // Another job takes the file over.
     let mut other = sink.open(&context(2, &[(ONE, 2)])).expect("opens");
     assert_eq!(put(&mut *writer, 4, ONE, &["b"]).expect_err("is kept out").code(), "fenced");

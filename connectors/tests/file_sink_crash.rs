@@ -9,12 +9,17 @@ const PARTITIONS: [PartitionId; 2] = [PartitionId(0), PartitionId(1)];
 
 fn run(sink: &FileSink, generation: u64, epochs: std::ops::RangeInclusive<u64>) -> Result<()> {
     let partitions = PARTITIONS.map(|partition| (partition, 0)).to_vec();
-    let mut writer = sink.open(&SinkContext { job_id: JobId(1), generation: Generation(generation), partitions })?;
+    let mut writer = sink.open(&SinkContext {
+        job_id: JobId(1),
+        generation: Generation(generation),
+        checkpoint: Epoch(0),
+        partitions,
+    })?;
     for epoch in epochs {
         for partition in PARTITIONS {
             let data = format!("epoch {epoch} of partition {partition}").into_bytes();
-            let records = vec![EncodedRecord { key: None, value: Some(0..data.len()), ..Default::default() }];
-            writer.write(Epoch(epoch), partition, &EncodedBatch { data, records })?;
+            let records = vec![EncodedRecord { value: Some(0..data.len()), ..EncodedRecord::default() }];
+            writer.write(Epoch(epoch), partition, EncodedBatch { data, records })?;
         }
         writer.end_epoch(Epoch(epoch))?;
     }

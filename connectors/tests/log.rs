@@ -5,14 +5,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thalweg_connectors::conformance::{SinkBench, check_sink, check_source};
 use thalweg_connectors::log::{
-    EmbeddedLog, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, NewRecord, POSITION_HEADER, Position,
-    Retention, Start, TopicSpec,
+    Delivery, EmbeddedLog, Log, LogReader, LogSink, LogSinkConfig, LogSource, LogSourceConfig, NewRecord, NewRecordRef,
+    POSITION_HEADER, Partitioner, Position, Producer, Retention, SinkProducer, Start, TopicInfo, TopicSpec,
 };
 use thalweg_connectors::{
     EncodedBatch, EncodedRecord, Fields, Format, FormattedSource, RawBatch, RawSource, ReadLimit, ReadState, Sink,
     SinkContext, SinkWriter,
 };
-use thalweg_core::{Epoch, Generation, JobId, PartitionCount, PartitionId, Result};
+use thalweg_core::{Epoch, Error, Generation, JobId, PartitionCount, PartitionId, Result};
 
 const SEED: u64 = 19_991_231;
 const WIDE: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20, until: None };
@@ -145,13 +145,20 @@ struct Bench {
 
 const TARGETS: u32 = 4;
 
-fn config(retention: Retention, partitions: u32) -> LogSinkConfig {
+fn config(partitions: u32, partitioner: Partitioner) -> LogSinkConfig {
     LogSinkConfig {
-        topic: topic(retention, partitions),
+        topic: "t".to_owned(),
+        topic_partitions: Some(partitions),
+        partitioner,
         sink: 2,
-        producer: "7-sink-out-0".to_owned(),
         partitions: PartitionCount::new(8).expect("8 partitions"),
     }
+}
+
+/// A sink with a producer of its own, as a process has.
+fn sink(log: Arc<dyn Log>, partitions: u32, partitioner: Partitioner) -> LogSink {
+    let producer = SinkProducer::new(log, "7-sinks-0".to_owned(), Delivery::ExactlyOnce);
+    LogSink::new(Arc::new(producer), config(partitions, partitioner)).expect("a sink")
 }
 
 fn records(log: &EmbeddedLog, partition: PartitionId) -> Vec<NewRecord> {
@@ -164,7 +171,7 @@ fn records(log: &EmbeddedLog, partition: PartitionId) -> Vec<NewRecord> {
 impl SinkBench for Bench {
     fn sink(&self) -> Box<dyn Sink> {
         let log = Arc::new(self.log.lock().clone());
-        Box::new(LogSink::new(log, config(Retention::Keep, TARGETS)).expect("a sink"))
+        Box::new(sink(log, TARGETS, Partitioner::JobPartition))
     }
 
     fn shown(&self, partition: PartitionId) -> Vec<u8> {
@@ -224,21 +231,28 @@ fn batch(records: &[Put<'_>]) -> EncodedBatch {
     };
     let records = records
         .iter()
-        .map(|(key, value)| EncodedRecord { key: Some(add(key)), value: value.map(&mut add), ..Default::default() })
+        .map(|(key, value)| EncodedRecord {
+            key: Some(add(key)),
+            value: value.map(&mut add),
+            ..EncodedRecord::default()
+        })
         .collect();
     EncodedBatch { data: batch.data, records }
 }
 
-fn writer(sink: &LogSink, generation: u64, ends: &[(u16, u64)]) -> Result<Box<dyn SinkWriter>> {
-    let partitions = ends.iter().map(|(partition, end)| (PartitionId(*partition), *end)).collect();
-    sink.open(&SinkContext { job_id: JobId(7), generation: Generation(generation), partitions })
+/// Opens a writer at the ends of a checkpoint, by partition of the topic.
+fn writer(sink: &LogSink, generation: u64, checkpoint: u64, ends: &[u64]) -> Result<Box<dyn SinkWriter>> {
+    let partitions = (0..).zip(ends).map(|(partition, end)| (PartitionId(partition), *end)).collect();
+    let (generation, checkpoint) = (Generation(generation), Epoch(checkpoint));
+    sink.open(&SinkContext { job_id: JobId(7), generation, checkpoint, partitions })
 }
 
 fn epoch(writer: &mut dyn SinkWriter, epoch: u64, parts: &[(u16, &[Put<'_>])]) -> Result<()> {
     for (partition, records) in parts {
-        writer.write(Epoch(epoch), PartitionId(*partition), &batch(records))?;
+        writer.write(Epoch(epoch), PartitionId(*partition), batch(records))?;
     }
-    writer.end_epoch(Epoch(epoch))
+    writer.end_epoch(Epoch(epoch))?;
+    writer.flush()
 }
 
 /// Two job partitions in one topic partition, and a checkpoint in the middle of a replay: the end that it names is before
@@ -247,24 +261,24 @@ fn epoch(writer: &mut dyn SinkWriter, epoch: u64, parts: &[(u16, &[Put<'_>])]) -
 fn a_checkpoint_within_a_replay_loses_nothing() {
     let dir = folder();
     let log = Arc::new(open(dir.path(), 200));
-    let sink = |log: &Arc<EmbeddedLog>| LogSink::new(log.clone(), config(Retention::Keep, 1)).expect("a sink");
+    let sink = || sink(log.clone(), 1, Partitioner::JobPartition);
     let run = |writer: &mut dyn SinkWriter, n| {
         epoch(writer, n, &[(0, &[("a", Some("1")), ("b", None)]), (5, &[("c", Some("2"))])])
     };
-    let mut first = writer(&sink(&log), 1, &[(0, 0), (5, 0)]).expect("open");
+    let mut first = writer(&sink(), 1, 0, &[0]).expect("open");
     for n in 1..=3 {
         run(&mut *first, n).expect("write");
     }
-    let mut second = writer(&sink(&log), 2, &[(0, 0), (5, 0)]).expect("open");
+    let mut second = writer(&sink(), 2, 0, &[0]).expect("open");
     run(&mut *second, 1).expect("replay");
     let ends = second.sync().expect("sync");
-    assert_eq!(ends, [(PartitionId(0), 3), (PartitionId(5), 5)], "the first records that were not given again");
-    let mut third = writer(&sink(&log), 3, &[(0, 3), (5, 5)]).expect("open");
+    assert_eq!(ends, [(P0, 3)], "the first record that was not given again");
+    let mut third = writer(&sink(), 3, 1, &[3]).expect("open");
     for n in 2..=4 {
         run(&mut *third, n).expect("replay");
     }
     third.replayed().expect("nothing left");
-    assert_eq!(third.sync().expect("sync"), [(PartitionId(0), 12), (PartitionId(5), 12)]);
+    assert_eq!(third.sync().expect("sync"), [(P0, 12)]);
     let shown: Vec<_> =
         records(&log, P0).into_iter().map(|r| Position::decode(&r.headers[0].1).expect("a position")).collect();
     let places: Vec<_> = shown.iter().map(|p| (p.epoch.0, p.partition.0, p.sequence)).collect();
@@ -275,33 +289,148 @@ fn a_checkpoint_within_a_replay_loses_nothing() {
 fn what_compaction_dropped_is_not_written_again() {
     let dir = folder();
     let log = Arc::new(open(dir.path(), 1));
-    let retention = Retention::Compact { delete_retention_ms: 1_000_000 };
-    let sink = |log: &Arc<EmbeddedLog>| LogSink::new(log.clone(), config(retention, 1)).expect("a sink");
+    log.ensure(&topic(Retention::Compact { delete_retention_ms: 1_000_000 }, 1)).expect("topic");
+    let sink = || sink(log.clone(), 1, Partitioner::JobPartition);
     let run = |writer: &mut dyn SinkWriter, n| epoch(writer, n, &[(0, &[("a", Some("1")), ("b", Some("2"))])]);
-    let mut first = writer(&sink(&log), 1, &[(0, 0)]).expect("open");
+    let mut first = writer(&sink(), 1, 0, &[0]).expect("open");
     (1..=5).try_for_each(|n| run(&mut *first, n)).expect("write");
     log.clean().expect("clean");
     let before = records(&log, P0);
     assert_eq!(before.len(), 2);
-    let mut second = writer(&sink(&log), 2, &[(0, 0)]).expect("open");
+    let mut second = writer(&sink(), 2, 0, &[0]).expect("open");
     (1..=5).try_for_each(|n| run(&mut *second, n)).expect("replay");
     second.replayed().expect("nothing left");
     assert_eq!(records(&log, P0), before);
 }
 
+/// Two sinks of a task share its producer, and so one transaction for what is ready in both.
 #[test]
-fn workers_of_one_task_share_its_producer() {
+fn sinks_of_one_task_share_its_producer() {
     let dir = folder();
     let log = Arc::new(open(dir.path(), 1 << 20));
-    let sink = LogSink::new(log.clone(), config(Retention::Keep, 2)).expect("a sink");
-    let mut workers: Vec<_> = (0..4).map(|p| writer(&sink, 1, &[(p, 0)]).expect("open")).collect();
-    for n in 1..=10 {
-        for (partition, worker) in (0u16..).zip(&mut workers) {
-            epoch(&mut **worker, n, &[(partition, &[("k", Some("v"))])]).expect("write");
-        }
+    let producer = Arc::new(SinkProducer::new(log.clone(), "7-sinks-0".to_owned(), Delivery::ExactlyOnce));
+    let mut writers: Vec<_> = (0..2)
+        .map(|index| {
+            let config =
+                LogSinkConfig { topic: format!("t{index}"), sink: index, ..config(1, Partitioner::JobPartition) };
+            let sink = LogSink::new(producer.clone(), config).expect("a sink");
+            writer(&sink, 1, 0, &[0]).expect("open")
+        })
+        .collect();
+    let end = |topic: &str| log.offsets(topic, P0).expect("offsets").1;
+    for writer in &mut writers {
+        writer.write(Epoch(1), P0, batch(&[("k", Some("v"))])).expect("write");
+        writer.end_epoch(Epoch(1)).expect("end");
     }
-    assert_eq!(records(&log, PartitionId(0)).len() + records(&log, PartitionId(1)).len(), 40);
-    let again = LogSink::new(log, config(Retention::Keep, 2)).expect("a sink");
-    assert_eq!(again.ends().expect("ends").len(), 8);
-    assert_eq!(again.ends().expect("ends")[3], (PartitionId(3), 20));
+    assert_eq!((end("t0"), end("t1")), (0, 0), "nothing is committed before the first flush");
+    writers[0].flush().expect("flush");
+    assert_eq!((end("t0"), end("t1")), (1, 1), "one transaction holds both");
+    writers[1].flush().expect("flush");
+    assert_eq!((end("t0"), end("t1")), (1, 1), "and is not repeated");
+}
+
+/// A commit of unknown outcome: whatever it came to, nothing is lost and nothing is there twice, also for the other sink that was in
+/// the same transaction.
+#[test]
+fn a_commit_of_unknown_outcome_is_looked_up() {
+    for outcome in [Outcome::Lost, Outcome::Done] {
+        let dir = folder();
+        let log = Arc::new(open(dir.path(), 1 << 20));
+        let flaky = Arc::new(Flaky { log: (*log).clone(), next: Arc::default() });
+        let producer = Arc::new(SinkProducer::new(flaky.clone(), "7-sinks-0".to_owned(), Delivery::ExactlyOnce));
+        let mut writers: Vec<_> = (0..2)
+            .map(|index| {
+                let config = LogSinkConfig { sink: index, ..config(2, Partitioner::Key) };
+                writer(&LogSink::new(producer.clone(), config).expect("a sink"), 1, 0, &[0, 0]).expect("open")
+            })
+            .collect();
+        for n in 1..=6 {
+            if n % 2 == 0 {
+                *flaky.next.lock() = Some(outcome);
+            }
+            for writer in &mut writers {
+                let records: Vec<String> = (0..5).map(|key| format!("key {key}")).collect();
+                let records: Vec<Put<'_>> = records.iter().map(|key| (key.as_str(), Some("v"))).collect();
+                writer.write(Epoch(n), PartitionId(3), batch(&records)).expect("write");
+                writer.end_epoch(Epoch(n)).expect("end");
+            }
+            writers.iter_mut().for_each(|writer| writer.flush().expect("flush"));
+            assert!(flaky.next.lock().is_none(), "the outcome was unknown once");
+        }
+        let mut places: Vec<_> = [P0, PartitionId(1)]
+            .into_iter()
+            .flat_map(|partition| {
+                let positions = records(&log, partition).into_iter().map(|r| Position::decode(&r.headers[0].1));
+                positions.map(move |p| p.map(|p| (p.sink, p.epoch.0, partition.0, p.sequence)).expect("a position"))
+            })
+            .collect();
+        places.sort_unstable();
+        let count = places.len();
+        places.dedup();
+        assert_eq!((places.len(), count), (60, 60), "{outcome:?}: {places:?}");
+    }
+}
+
+/// What becomes of a transaction whose commit returns an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Lost,
+    Done,
+}
+
+/// A log whose next commit has an unknown outcome.
+struct Flaky {
+    log: EmbeddedLog,
+    next: Arc<Mutex<Option<Outcome>>>,
+}
+
+struct FlakyProducer {
+    producer: Box<dyn Producer>,
+    next: Arc<Mutex<Option<Outcome>>>,
+}
+
+impl Log for Flaky {
+    fn ensure(&self, topic: &TopicSpec) -> Result<()> {
+        self.log.ensure(topic)
+    }
+    fn topics(&self) -> Result<Vec<(String, u32)>> {
+        self.log.topics()
+    }
+    fn topic(&self, name: &str) -> Result<Option<TopicInfo>> {
+        self.log.topic(name)
+    }
+    fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>> {
+        let producer = self.log.fence(id, generation)?;
+        Ok(Box::new(FlakyProducer { producer, next: self.next.clone() }))
+    }
+    fn reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
+        self.log.reader(topic, partition, from)
+    }
+    fn offsets(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64)> {
+        self.log.offsets(topic, partition)
+    }
+    fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {
+        self.log.trim(topic, partition, before)
+    }
+}
+
+impl Producer for FlakyProducer {
+    fn begin(&mut self) -> Result<()> {
+        self.producer.begin()
+    }
+    fn append_ref(&mut self, topic: &str, partition: PartitionId, record: NewRecordRef<'_>) -> Result<()> {
+        self.producer.append_ref(topic, partition, record)
+    }
+    fn commit(&mut self) -> Result<Vec<(String, PartitionId, u64)>> {
+        let outcome = self.next.lock().take();
+        match outcome {
+            None => return self.producer.commit(),
+            Some(Outcome::Done) => drop(self.producer.commit()?),
+            Some(Outcome::Lost) => self.producer.abort()?,
+        }
+        Err(Error::external("kafka-away", "the answer to the commit was lost"))
+    }
+    fn abort(&mut self) -> Result<()> {
+        self.producer.abort()
+    }
 }

@@ -184,6 +184,17 @@ pub(crate) fn check(kind: Kind, item: &Item) -> Fit<()> {
     }
 }
 
+/// A value that stands for a text, as it is written.
+pub(crate) fn plain(item: &Item) -> String {
+    match &item.kind {
+        ItemKind::Text(text) | ItemKind::Loose(text) | ItemKind::Time(text) => text.clone(),
+        ItemKind::Int(int) => int.to_string(),
+        ItemKind::Float(float) => float.to_string(),
+        ItemKind::Bool(bool) => bool.to_string(),
+        ItemKind::List(_) | ItemKind::Table(_) => String::new(),
+    }
+}
+
 fn is_property(item: &Item) -> bool {
     match &item.kind {
         ItemKind::Table(table) => {

@@ -4,12 +4,15 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use thalweg_connectors::dead_letter;
+use thalweg_connectors::log::{Delivery, Partitioner};
 use thalweg_core::{format_bytes, format_duration};
 use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 
 use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
-use crate::spec::{ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SourceConnector, SourceSpec};
+use crate::spec::{
+    ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
+};
 
 /// An explained job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -68,7 +71,7 @@ pub fn explain(job: &JobSpec, catalogue: &Catalogue) -> Explanation {
         explain_operator(node, operator, job, catalogue, &mut needs);
     }
     for (node, sink) in sinks.iter_mut().zip(&job.sinks) {
-        explain_sink(node, &sink.connector, job, &mut needs);
+        explain_sink(node, sink, job, &mut needs);
     }
     if let Some(node) = sinks.get_mut(job.sinks.len()) {
         explain_dead_letters(node, &job.dead_letters, &mut needs);
@@ -170,6 +173,14 @@ fn explain_operator(
         node.keeps = format!("a value per key, in the store {:?}, which {seen}", operator.id);
         node.costs.push("one read and one write of state per distinct key and epoch".to_owned());
         node.costs.push(match store.changelog {
+            ChangelogKind::Kafka => {
+                needs.push(format!(
+                    "makes the compacted topic changelog-ID-{} of Kafka, {} partitions",
+                    operator.id,
+                    job.partitions.get()
+                ));
+                "each changed key is written to the changelog once per checkpoint".to_owned()
+            }
             ChangelogKind::None => "changes are kept on the local disk only".to_owned(),
             ChangelogKind::Log => {
                 needs.push(format!(
@@ -217,10 +228,10 @@ fn interpreted(operator: &OperatorSpec) -> Option<(&str, &str)> {
     })
 }
 
-fn explain_sink(node: &mut ExplainedNode, connector: &SinkConnector, job: &JobSpec, needs: &mut Vec<String>) {
+fn explain_sink(node: &mut ExplainedNode, sink: &SinkSpec, job: &JobSpec, needs: &mut Vec<String>) {
     node.keeps = "its position, in every checkpoint".to_owned();
     let partitions = job.partitions.get();
-    node.partitioning = match connector {
+    node.partitioning = match &sink.connector {
         SinkConnector::File { path, single: false, .. } => {
             needs.push(format!("writes up to {partitions} files into {}", path.display()));
             "a file per partition".to_owned()
@@ -233,11 +244,30 @@ fn explain_sink(node: &mut ExplainedNode, connector: &SinkConnector, job: &JobSp
         SinkConnector::Stdout { .. } => "one stream, through one worker".to_owned(),
         SinkConnector::Blackhole => "none".to_owned(),
         SinkConnector::Log { topic, partitions, .. } => {
+            let partitions = partitions.unwrap_or_else(|| job.partitions.get());
             needs.push(format!("writes the topic {topic:?} of the embedded log, {partitions} partitions"));
             "as the topic".to_owned()
         }
+        SinkConnector::Kafka(kafka) => {
+            let made = kafka.partitions.unwrap_or(partitions);
+            needs.push(format!(
+                "writes the topic {:?} of Kafka; made with {made} partitions where it is missing",
+                kafka.topic
+            ));
+            let key = job.kafka_key(sink, kafka);
+            match (&kafka.partition, kafka.partitioner) {
+                (Some(field), _) => format!("by the field {field:?}"),
+                (None, Partitioner::Key) if !key.is_empty() => {
+                    format!("by the key {}, as other clients do", key.join(", "))
+                }
+                (None, Partitioner::Key | Partitioner::JobPartition) => "by the partition of the job".to_owned(),
+            }
+        }
     };
-    node.output = "each record once, also after a crash".to_owned();
+    node.output = match job.delivery {
+        Delivery::ExactlyOnce => "each record once, also after a crash".to_owned(),
+        Delivery::AtLeastOnce => "each record, those since the last checkpoint perhaps again after a crash".to_owned(),
+    };
 }
 
 fn explain_dead_letters(node: &mut ExplainedNode, to: &DeadLettersSpec, needs: &mut Vec<String>) {

@@ -124,7 +124,7 @@ const MAX_WORKERS: u64 = 256;
 pub(crate) const ROOT: &[Key] = &[
     key("version", Kind::Int(1, 1), "Version of this format").required().default("1"),
     key("job", Kind::Table(JOB), "The job as a whole").required(),
-    key("kafka", Kind::Table(KAFKA), "How Kafka is reached").later(),
+    key("kafka", Kind::Table(KAFKA), "How Kafka is reached; only where a kafka connector or changelog is used"),
     key("sources", Kind::Ids(Member::Source), "Where records come from, by id").required(),
     key("operators", Kind::Ids(Member::Operator), "What is done with them, by id; state belongs to the id"),
     key("stores", Kind::Ids(Member::Store), "The state of the operator of the same id"),
@@ -149,7 +149,7 @@ pub(crate) const JOB: &[Key] = &[
         "Which tags of nodes and tasks to be near or far of, as in [[\"heavy-disk\", \"never\"]]",
     ),
     key("standbys", Kind::Int(0, 16), "Extra copies of the state on other nodes").default("0").in_cluster("0"),
-    key("delivery", Kind::Choice(&[ready("exactly-once"), later("at-least-once")]), "What sinks promise")
+    key("delivery", Kind::Choice(&[ready("exactly-once"), ready("at-least-once")]), "What sinks promise")
         .default("\"exactly-once\""),
     key("on_error", Kind::Choice(ON_ERROR), "What is done with a record that fails").default("\"fail\""),
     key("epoch", Kind::Table(EPOCH), "How input is cut into epochs"),
@@ -176,8 +176,17 @@ pub(crate) const STATE: &[Key] =
         .default("\"256MiB\"")];
 
 pub(crate) const KAFKA: &[Key] = &[
-    key("bootstrap_servers", Kind::Text, "Where the brokers are"),
+    key("bootstrap_servers", Kind::Text, "Where the brokers are: \"host:port\", several with commas between")
+        .required(),
     key("properties", Kind::Properties, "Passed to librdkafka as they are; secrets by { env = … } or { file = … }"),
+    key("replication", Kind::Int(1, 1000), "Copies of each topic that the job makes; absent: the broker's default"),
+    key("wait", Kind::Duration, "How long a broker that is away is waited for before the job fails").default("\"60s\""),
+    key(
+        "transaction_timeout",
+        Kind::Duration,
+        "After which the broker aborts a transaction that nobody ends; until then it holds back its readers",
+    )
+    .default("\"10s\""),
 ];
 
 pub(crate) const DEAD_LETTERS: &[Key] = &[
@@ -283,10 +292,29 @@ pub(crate) const SINK_CONNECTORS: &[Connector] = &[
         keys: &[
             LOG_PATH,
             TOPIC,
-            key("partitions", Kind::Int(1, 65_536), "Partitions of the topic; absent: those of the job"),
+            key("partitions", Kind::Int(1, 65_536), "Partitions of the topic; absent: as many as it has, or as the job has where it is made"),
         ],
     },
-    Connector { name: "kafka", doc: "A topic of Kafka", ready: false, keys: &[TOPIC] },
+    Connector {
+        name: "kafka",
+        doc: "A topic of Kafka",
+        ready: true,
+        keys: &[
+            TOPIC,
+            key("partitions", Kind::Int(1, 65_536), "Partitions of the topic; absent: as many as it has, or as the job has where it is made"),
+            key("key", Kind::Texts, "The field or fields that become the record's key; absent: the key of the operator that it reads"),
+            key("keyed", Kind::Bool, "Whether records have a key").default("true"),
+            key(
+                "partitioner",
+                Kind::Choice(&[ready("key"), ready("job-partition")]),
+                "\"key\": as other clients do, murmur2 of the key; \"job-partition\": partition p of the job to p modulo their number",
+            )
+            .default("\"key\""),
+            key("partition", Kind::Text, "A field with the partition of the topic, instead"),
+            key("headers", Kind::Texts, "Fields that become headers of the same names"),
+            key("tombstone", Kind::Text, "A field that says, where it is true, that the record deletes its key"),
+        ],
+    },
     Connector { name: "http", doc: "Requests to a service", ready: false, keys: &[] },
 ];
 
@@ -306,7 +334,7 @@ pub(crate) const STORE: &[Key] = &[
     key("ttl", Kind::Duration, "After which an untouched key goes").later(),
     key(
         "changelog",
-        Kind::Choice(&[ready("none"), ready("log"), later("kafka")]),
+        Kind::Choice(&[ready("none"), ready("log"), ready("kafka")]),
         "Where changes are kept beyond the local disk",
     )
     .default("\"none\""),

@@ -10,6 +10,7 @@ mod diagnostic;
 mod document;
 mod explain;
 mod graph;
+mod kafka;
 mod keys;
 mod plan;
 mod schema;
@@ -25,8 +26,8 @@ pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
 pub use plan::{PlanContext, plan, stores, with_dead_letters};
 pub use schema::schema;
 pub use spec::{
-    BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec,
-    SourceConnector, SourceSpec, Start, StoreSpec,
+    BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, KafkaSpec, OperatorSpec, SinkConnector,
+    SinkSpec, SourceConnector, SourceSpec, Start, StoreSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use thalweg_connectors::log::{Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Retention, TopicSpec};
+use thalweg_connectors::log::{
+    Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer,
+};
 use thalweg_connectors::{
     BlackholeSink, FileSink, FileSource, FollowSource, FormattedSource, GeneratorSource, IngestTopic, OutFormat,
     RawSource, RecordSource, Sink, StdinSource, StdoutSink, dead_letter,
@@ -16,6 +18,7 @@ use thalweg_operators::{
 };
 
 use crate::demand::Demand;
+use crate::kafka::KafkaEncoder;
 use crate::spec::{
     ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start,
 };
@@ -34,6 +37,8 @@ pub struct PlanContext<'a> {
     pub keep_input: bool,
     /// The run that is repeated: its job, and the folder of its log.
     pub recorded: Option<(JobId, PathBuf)>,
+    /// The cluster of `[kafka]`, where the job has one.
+    pub kafka: Option<Arc<dyn Log>>,
     /// Opens another log to write to.
     pub open_log: &'a dyn Fn(&std::path::Path) -> Result<Arc<dyn Log>>,
 }
@@ -64,29 +69,32 @@ pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
         places.insert(&operator.id, nodes.len());
         nodes.push(node);
     }
+    let mut producers = SinkProducers { context, delivery: spec.delivery, made: BTreeMap::new() };
     for (index, sink) in spec.sinks.iter().enumerate() {
-        nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), context)?);
+        nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), &mut producers)?);
     }
     let plan = Plan::new(settings, nodes)?;
     if !plan.wants_dead_letters() {
         return Ok(plan);
     }
-    let log = match &spec.dead_letters.path {
-        Some(path) => (context.open_log)(path)?,
-        None => context.log.clone(),
-    };
-    with_dead_letters(plan, &spec.dead_letters, context.job_id, log)
+    let place = spec.dead_letters.path.clone().map_or(SinkPlace::Own, SinkPlace::Folder);
+    with_dead_letters(plan, &spec.dead_letters, context.job_id, producers.of(place)?)
 }
 
 /// The plan with a sink on a log for the records that its nodes set aside; as it is where none of them does.
 ///
 /// Errors: the topic cannot be made; a node has the id of that sink.
-pub fn with_dead_letters(plan: Plan, spec: &DeadLettersSpec, job_id: JobId, log: Arc<dyn Log>) -> Result<Plan> {
+pub fn with_dead_letters(
+    plan: Plan,
+    spec: &DeadLettersSpec,
+    job_id: JobId,
+    producer: Arc<SinkProducer>,
+) -> Result<Plan> {
     if !plan.wants_dead_letters() {
         return Ok(plan);
     }
     let topic = spec.topic.clone().unwrap_or_else(|| dead_letter::default_topic(job_id));
-    let sink = Arc::new(dead_letter::sink(log, &topic, job_id)?);
+    let sink = Arc::new(dead_letter::sink(producer, &topic)?);
     plan.with_dead_letters(DeadLettersTo { sink, uses: "log", config: format!("{spec:?}") })
 }
 
@@ -259,8 +267,49 @@ fn logic(operator: &OperatorSpec, registry: &Registry) -> Result<Box<dyn Operato
     })
 }
 
-fn sink_node(spec: &JobSpec, sink: &SinkSpec, index: u16, inputs: &[usize], context: &PlanContext<'_>) -> Result<Node> {
-    let (target, format): (Arc<dyn Sink>, Option<OutFormat>) = match &sink.connector {
+/// One producer for all sinks of the task on one log: what is ready goes out in one transaction.
+struct SinkProducers<'a> {
+    context: &'a PlanContext<'a>,
+    delivery: Delivery,
+    made: BTreeMap<SinkPlace, Arc<SinkProducer>>,
+}
+
+/// A log that sinks write to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SinkPlace {
+    Own,
+    Folder(PathBuf),
+    Kafka,
+}
+
+impl SinkProducers<'_> {
+    fn of(&mut self, place: SinkPlace) -> Result<Arc<SinkProducer>> {
+        if let Some(made) = self.made.get(&place) {
+            return Ok(Arc::clone(made));
+        }
+        let log = match &place {
+            SinkPlace::Own => self.context.log.clone(),
+            SinkPlace::Folder(path) => (self.context.open_log)(path)?,
+            SinkPlace::Kafka => {
+                let missing = || Error::internal("plan", "a sink writes to Kafka, and the job has no [kafka]");
+                self.context.kafka.clone().ok_or_else(missing)?
+            }
+        };
+        let id = format!("{}-sinks-0", self.context.job_id);
+        let made = Arc::new(SinkProducer::new(log, id, self.delivery));
+        self.made.insert(place, Arc::clone(&made));
+        Ok(made)
+    }
+}
+
+fn sink_node(
+    spec: &JobSpec,
+    sink: &SinkSpec,
+    index: u16,
+    inputs: &[usize],
+    producers: &mut SinkProducers<'_>,
+) -> Result<Node> {
+    let target: (Arc<dyn Sink>, Option<OutFormat>) = match &sink.connector {
         SinkConnector::File { path, single: true, format } => {
             (Arc::new(FileSink::single_file(path, *format)), Some(*format))
         }
@@ -270,28 +319,46 @@ fn sink_node(spec: &JobSpec, sink: &SinkSpec, index: u16, inputs: &[usize], cont
         SinkConnector::Stdout { format } => (Arc::new(StdoutSink), Some(*format)),
         SinkConnector::Blackhole => (Arc::new(BlackholeSink::new()), None),
         SinkConnector::Log { path, topic, partitions, format } => {
-            let log = match path {
-                Some(path) => (context.open_log)(path)?,
-                None => context.log.clone(),
+            let config = LogSinkConfig {
+                topic: topic.clone(),
+                topic_partitions: *partitions,
+                partitioner: Partitioner::JobPartition,
+                sink: index,
+                partitions: spec.partitions,
             };
-            let topic = TopicSpec { name: topic.clone(), partitions: *partitions, retention: Retention::Keep };
-            let producer = format!("{}-sink-{}-0", context.job_id, sink.id);
-            let config = LogSinkConfig { topic, sink: index, producer, partitions: spec.partitions };
-            (Arc::new(LogSink::new(log, config)?), Some(*format))
+            let place = path.clone().map_or(SinkPlace::Own, SinkPlace::Folder);
+            (Arc::new(LogSink::new(producers.of(place)?, config)?), Some(*format))
+        }
+        SinkConnector::Kafka(kafka) => {
+            let config = LogSinkConfig {
+                topic: kafka.topic.clone(),
+                topic_partitions: kafka.partitions,
+                partitioner: kafka.partitioner,
+                sink: index,
+                partitions: spec.partitions,
+            };
+            let target = Arc::new(LogSink::new(producers.of(SinkPlace::Kafka)?, config)?);
+            let encoder = KafkaEncoder::new(spec, sink, kafka);
+            let records = SinkOf::<Value>::records(target, move |value, _, batch| encoder.encode(value, batch));
+            return Ok(sink_plan_node(sink, inputs, records));
         }
     };
-    let node = match format {
-        Some(format) => {
-            SinkOf::<Value>::new(target, move |value: &Value, out: &mut Vec<u8>| format.encode_value(value, out))
+    let node = match target {
+        (target, Some(format)) => {
+            SinkOf::new(target, move |value: &Value, out: &mut Vec<u8>| format.encode_value(value, out))
         }
-        None => SinkOf::<Value>::counting(target),
+        (target, None) => SinkOf::counting(target),
     };
-    Ok(Node {
+    Ok(sink_plan_node(sink, inputs, node))
+}
+
+fn sink_plan_node(sink: &SinkSpec, inputs: &[usize], node: SinkOf<Value>) -> Node {
+    Node {
         id: sink.id.clone(),
         uses: sink.uses().to_owned(),
         config: format!("{:?}", sink.connector),
         inputs: inputs.to_vec(),
         store: StoreSettings::default(),
         logic: NodeLogic::Sink(Box::new(node)),
-    })
+    }
 }

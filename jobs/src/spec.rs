@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use thalweg_connectors::log::{Delivery, Partitioner};
 use thalweg_connectors::{Format, OutFormat};
-use thalweg_core::{JobName, PartitionCount};
+use thalweg_core::{Error, JobName, PartitionCount, Result};
 use thalweg_operators::{Aggregation, ChangelogKind, Expression, OnError};
 
 /// A valid job.
@@ -25,6 +26,10 @@ pub struct JobSpec {
     pub tags: Vec<String>,
     /// Which tags to be near or far of in a cluster.
     pub biases: Vec<(String, BiasLevel)>,
+    /// What sinks promise.
+    pub delivery: Delivery,
+    /// How Kafka is reached, where it is used.
+    pub kafka: Option<KafkaSpec>,
     /// What is done with a record that a format fails on.
     pub on_error: OnError,
     /// How input is cut into epochs.
@@ -66,6 +71,54 @@ pub struct DeadLettersSpec {
     pub path: Option<PathBuf>,
     /// The topic; nothing means one with the id of the job in its name.
     pub topic: Option<String>,
+}
+
+/// How Kafka is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSpec {
+    /// Where the brokers are.
+    pub bootstrap_servers: String,
+    /// For librdkafka, under its names.
+    pub properties: BTreeMap<String, Property>,
+    /// Copies of each topic that the job makes; nothing means the broker's default.
+    pub replication: Option<u16>,
+    /// How long a broker that is away is waited for.
+    pub wait: Duration,
+    /// After which the broker aborts a transaction that nobody ends.
+    pub transaction_timeout: Duration,
+}
+
+/// The value of a property, or where it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// As it stands in the file.
+    Plain(String),
+    /// The variable of the environment that holds it.
+    Env(String),
+    /// The file that holds it; white space at its end does not count.
+    File(PathBuf),
+}
+
+impl Property {
+    /// The value.
+    ///
+    /// Errors: `secret-missing` where there is no such variable or file.
+    pub fn read(&self) -> Result<String> {
+        match self {
+            Self::Plain(value) => Ok(value.clone()),
+            Self::Env(name) => std::env::var(name).map_err(|_| {
+                let text = format!("the environment has no variable {name:?}, which [kafka.properties] names; set it");
+                Error::user("secret-missing", text)
+            }),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(text.trim_end().to_owned()),
+                Err(error) => {
+                    let text = format!("{}, which [kafka.properties] names, cannot be read: {error}", path.display());
+                    Err(Error::user("secret-missing", text).with_source(error))
+                }
+            },
+        }
+    }
 }
 
 /// How input is cut into epochs.
@@ -292,17 +345,42 @@ pub enum SinkConnector {
     },
     /// Nothing.
     Blackhole,
+    /// A topic of Kafka.
+    Kafka(KafkaSinkSpec),
     /// A topic of an embedded log.
     Log {
         /// Its folder; nothing means the job's own log.
         path: Option<PathBuf>,
         /// The topic.
         topic: String,
-        /// Partitions of the topic.
-        partitions: u32,
+        /// Partitions of the topic; nothing means as many as it has, or as the job has where it is made.
+        partitions: Option<u32>,
         /// How a record is written.
         format: OutFormat,
     },
+}
+
+/// A topic of Kafka to write to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSinkSpec {
+    /// The topic.
+    pub topic: String,
+    /// Its partitions; nothing means as many as it has, or as the job has where it is made.
+    pub partitions: Option<u32>,
+    /// The fields that become the record's key; nothing means the key of what it reads, where that has one.
+    pub key: Option<Vec<String>>,
+    /// Whether records have a key.
+    pub keyed: bool,
+    /// How the partition is chosen.
+    pub partitioner: Partitioner,
+    /// The field with the partition.
+    pub partition: Option<String>,
+    /// The fields that become headers.
+    pub headers: Vec<String>,
+    /// The field that says that the record deletes its key.
+    pub tombstone: Option<String>,
+    /// How a record is written.
+    pub format: OutFormat,
 }
 
 impl SinkSpec {
@@ -313,6 +391,7 @@ impl SinkSpec {
             SinkConnector::Stdout { .. } => "stdout",
             SinkConnector::Blackhole => "blackhole",
             SinkConnector::Log { .. } => "log",
+            SinkConnector::Kafka(_) => "kafka",
         }
     }
 }

@@ -98,6 +98,7 @@ fn a_job_file_and_the_builder_make_the_same_graph() {
         log_dir: dir.path().to_owned(),
         keep_input: false,
         recorded: None,
+        kafka: None,
         open_log: &open_log,
     };
     let from_file = plan(&job, &context).expect("a plan");

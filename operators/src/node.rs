@@ -226,14 +226,22 @@ pub struct SinkOf<T> {
 }
 
 impl<T: Data> SinkOf<T> {
-    /// Writes records as `encode` gives them.
+    /// Writes the values that `encode` gives, without keys.
     pub fn new(sink: Arc<dyn Sink>, encode: impl Fn(&T, &mut Vec<u8>) -> Result<()> + Send + Sync + 'static) -> Self {
-        let encode = move |record: &T, _: Epoch, batch: &mut EncodedBatch| {
+        Self::records(sink, move |record, _, batch| {
             let start = batch.data.len();
             encode(record, &mut batch.data)?;
-            batch.records.push(EncodedRecord { value: Some(start..batch.data.len()), ..EncodedRecord::default() });
+            let value = Some(start..batch.data.len());
+            batch.records.push(EncodedRecord { value, ..EncodedRecord::default() });
             Ok(())
-        };
+        })
+    }
+
+    /// Writes records as `encode` adds them, one for each, with their keys and headers.
+    pub fn records(
+        sink: Arc<dyn Sink>,
+        encode: impl Fn(&T, Epoch, &mut EncodedBatch) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self { sink, encode: Some(Arc::new(encode)) }
     }
 

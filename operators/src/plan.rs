@@ -91,6 +91,8 @@ pub enum ChangelogKind {
     None,
     /// In a compacted topic of the embedded log.
     Log,
+    /// In a compacted topic of Kafka.
+    Kafka,
 }
 
 /// What the job says about the store of one operator.

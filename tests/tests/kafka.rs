@@ -1,5 +1,8 @@
 //! Kafka: a broker that the tests start, and what goes through it.
 
+#[path = "kafka/log.rs"]
+mod log;
+
 use std::process::{Command, Stdio};
 
 use thalweg_tests::kafka::{Broker, BrokerSettings, Client, Isolation, ReadRecord, Record, Tools, WrittenRecord};

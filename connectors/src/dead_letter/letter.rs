@@ -1,5 +1,7 @@
 //! A dead letter, and how it is written.
 
+use std::sync::Arc;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -196,7 +198,8 @@ impl DeadLetter {
         let record = EncodedRecord {
             key: key.as_deref().map(&mut put),
             value: value.map(&mut put),
-            headers: headers.iter().map(|(name, bytes)| (*name, put(bytes))).collect(),
+            headers: headers.iter().map(|(name, bytes)| (Arc::from(*name), put(bytes))).collect(),
+            partition: None,
         };
         batch.records.push(record);
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use thalweg_core::{JobId, PartitionCount, Result};
 
-use crate::log::{Log, LogSink, LogSinkConfig, Retention, TopicSpec};
+use crate::log::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
 
 /// The id of the hidden sink.
 pub const SINK: &str = "dead-letters";
@@ -27,13 +27,14 @@ pub fn default_topic(job: JobId) -> String {
     format!("dead-letters-{job}")
 }
 
-/// The hidden sink of a job, on a log that is open for writing; makes the topic where it is missing.
-pub fn sink(log: Arc<dyn Log>, topic: &str, job: JobId) -> Result<LogSink> {
+/// The hidden sink of a job, which writes by the task's producer; makes the topic where it is missing.
+pub fn sink(producer: Arc<SinkProducer>, topic: &str) -> Result<LogSink> {
     let config = LogSinkConfig {
-        topic: TopicSpec { name: topic.to_owned(), partitions: 1, retention: Retention::Keep },
+        topic: topic.to_owned(),
+        topic_partitions: Some(1),
+        partitioner: Partitioner::JobPartition,
         sink: SINK_INDEX,
-        producer: format!("{job}-sink-{SINK}-0"),
         partitions: PartitionCount::new(1)?,
     };
-    LogSink::new(log, config)
+    LogSink::new(producer, config)
 }

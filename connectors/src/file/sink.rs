@@ -228,7 +228,7 @@ fn flush(outputs: &mut BTreeMap<PartitionId, Output>, open: &mut OpenFiles, fold
 }
 
 impl SinkWriter for FileWriter {
-    fn write(&mut self, epoch: Epoch, partition: PartitionId, batch: &EncodedBatch) -> Result<()> {
+    fn write(&mut self, epoch: Epoch, partition: PartitionId, batch: EncodedBatch) -> Result<()> {
         self.usable()?;
         let (last, last_partition) = self.last;
         let later = epoch > last || (epoch == last && (!self.single || Some(partition) > last_partition));
@@ -246,7 +246,7 @@ impl SinkWriter for FileWriter {
                 format!("{}: partition {partition} is not this writer's", self.folder.display()),
             ));
         };
-        output.append(batch)
+        output.append(&batch)
     }
 
     fn end_epoch(&mut self, epoch: Epoch) -> Result<()> {

@@ -18,12 +18,15 @@ mod position;
 mod sink;
 mod source;
 
+pub(crate) use embedded::check_name as check_topic_name;
 pub use embedded::{CleanReport, Clock, EmbeddedLog, MAX_RECORD_BYTES};
 pub use position::{POSITION_HEADER, Position};
-pub use sink::{LogSink, LogSinkConfig};
+pub use sink::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
 pub use source::{LogSource, LogSourceConfig, Start};
 
-use thalweg_core::{Generation, PartitionId, Result};
+use std::time::{Duration, Instant};
+
+use thalweg_core::{Error, Generation, PartitionId, Result};
 
 /// What a topic keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub enum Retention {
         /// Milliseconds.
         delete_retention_ms: u64,
     },
+    /// What the log does by itself; a topic that is there may keep what it likes. For the topics of users.
+    Default,
     /// Whole segments older than `max_age_ms`, or beyond `max_bytes`, go; nothing means no bound.
     Bounded {
         /// Milliseconds.
@@ -55,6 +60,25 @@ pub struct TopicSpec {
     pub retention: Retention,
 }
 
+/// A topic as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// How many partitions.
+    pub partitions: u32,
+    /// Only the last record of each key is sure to stay.
+    pub compacted: bool,
+}
+
+/// What a job promises of its sinks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// What a reader of committed records sees is what a run without any fault would show.
+    #[default]
+    ExactlyOnce,
+    /// After a crash, records since the last checkpoint may be there twice. No transactions: cheaper, and seen sooner.
+    AtLeastOnce,
+}
+
 /// A record to append.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewRecord {
@@ -64,6 +88,17 @@ pub struct NewRecord {
     pub value: Option<Vec<u8>>,
     /// Named bytes.
     pub headers: Vec<(String, Vec<u8>)>,
+}
+
+/// A record to append, borrowed from wherever it was encoded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewRecordRef<'a> {
+    /// The key, where it has one.
+    pub key: Option<&'a [u8]>,
+    /// The value; nothing is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Named bytes.
+    pub headers: &'a [(&'a str, &'a [u8])],
 }
 
 /// A record as it was read.
@@ -85,8 +120,17 @@ pub trait Log: Send + Sync {
     /// All topics with their number of partitions.
     fn topics(&self) -> Result<Vec<(String, u32)>>;
 
+    /// A topic as it is; nothing where it is not there.
+    fn topic(&self, name: &str) -> Result<Option<TopicInfo>>;
+
     /// The only living producer of `id` from now on.
     fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>>;
+
+    /// The producer of a sink: [`Log::fence`], or for at-least-once one without transactions where the log has such a thing.
+    fn producer(&self, id: &str, generation: Generation, delivery: Delivery) -> Result<Box<dyn Producer>> {
+        let _ = delivery;
+        self.fence(id, generation)
+    }
 
     /// Opens a reader at `from` (or the first offset after it that is kept).
     fn reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>>;
@@ -104,20 +148,82 @@ pub trait Producer: Send {
     fn begin(&mut self) -> Result<()>;
 
     /// Adds a record to the open transaction.
-    fn append(&mut self, topic: &str, partition: PartitionId, record: NewRecord) -> Result<()>;
+    fn append_ref(&mut self, topic: &str, partition: PartitionId, record: NewRecordRef<'_>) -> Result<()>;
+
+    /// [`Producer::append_ref`] for a record that is owned.
+    fn append(&mut self, topic: &str, partition: PartitionId, record: NewRecord) -> Result<()> {
+        let headers: Vec<(&str, &[u8])> =
+            record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
+        let record = NewRecordRef { key: record.key.as_deref(), value: record.value.as_deref(), headers: &headers };
+        self.append_ref(topic, partition, record)
+    }
 
     /// Ends the transaction; returns for each touched partition the offset after its last record.
     fn commit(&mut self) -> Result<Vec<(String, PartitionId, u64)>>;
 
     /// Drops the transaction.
     fn abort(&mut self) -> Result<()>;
+
+    /// Whether this producer must be thrown away, and its id fenced anew, before the next transaction: the log cannot tell a
+    /// request of the last one that is still under way from one of the next.
+    fn is_spent(&self) -> bool {
+        false
+    }
 }
 
 /// Reads one partition.
 pub trait LogReader: Send {
-    /// Appends committed records to `out`, at most `max_bytes` or one record; returns whether any was there.
+    /// Appends committed records to `out`, at most `max_bytes` or one record; returns whether any was there. Where none was,
+    /// everything has been read that was visible when it was called.
     fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool>;
 
-    /// The offset after the last record that was read.
+    /// Every visible record before this offset has been read.
     fn position(&self) -> u64;
+}
+
+/// Bytes read from a log at once.
+const READ_BYTES: usize = 4 << 20;
+/// How long the open transaction of somebody else may hold back what is read: longer than a broker lets one be open by default.
+const HELD_BACK: Duration = Duration::from_secs(16 * 60);
+/// How soon it is looked whether it has ended.
+const HELD_BACK_POLL: Duration = Duration::from_millis(10);
+
+/// Gives every committed record of a partition from an offset on, up to the end that it has now, to `take`; returns the offset up
+/// to which everything was given.
+///
+/// Records that are committed behind the open transaction of somebody else are not visible before that ends. They are waited for:
+/// what reads back what was written must not miss any of it.
+///
+/// Errors: those of the log and of `take`; `log-held-back` where such a transaction does not end.
+pub fn read_to_end(
+    log: &dyn Log,
+    topic: &str,
+    partition: PartitionId,
+    from: u64,
+    mut take: impl FnMut(LogRecord) -> Result<()>,
+) -> Result<u64> {
+    let (_, end) = log.offsets(topic, partition)?;
+    if from >= end {
+        return Ok(from);
+    }
+    let mut reader = log.reader(topic, partition, from)?;
+    let (mut records, began) = (Vec::new(), Instant::now());
+    loop {
+        let any = reader.read(READ_BYTES, &mut records)?;
+        records.drain(..).try_for_each(&mut take)?;
+        if reader.position() >= end {
+            return Ok(reader.position());
+        }
+        if !any {
+            if began.elapsed() > HELD_BACK {
+                let text = format!(
+                    "topic {topic:?}, partition {partition}: an open transaction at offset {} holds back what is behind it, up to \
+                     {end}; find its producer and end it (kafka-transactions.sh find-hanging)",
+                    reader.position()
+                );
+                return Err(Error::external("log-held-back", text));
+            }
+            std::thread::sleep(HELD_BACK_POLL);
+        }
+    }
 }

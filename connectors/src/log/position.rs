@@ -31,7 +31,7 @@ pub struct Position {
     pub partition: PartitionId,
     /// The epoch.
     pub epoch: Epoch,
-    /// From 0 within (sink, partition, epoch).
+    /// From 0 within (sink, partition, epoch, partition of the topic).
     pub sequence: u64,
 }
 
@@ -39,13 +39,19 @@ impl Position {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32);
+        self.encode_into(&mut out);
+        out
+    }
+
+    /// Puts its bytes in place of what `out` holds.
+    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+        out.clear();
         out.push(VERSION);
         out.extend_from_slice(&self.job.0.to_le_bytes());
-        put_varint(&mut out, u64::from(self.sink));
-        put_varint(&mut out, u64::from(self.partition.0));
-        put_varint(&mut out, self.epoch.0);
-        put_varint(&mut out, self.sequence);
-        out
+        put_varint(out, u64::from(self.sink));
+        put_varint(out, u64::from(self.partition.0));
+        put_varint(out, self.epoch.0);
+        put_varint(out, self.sequence);
     }
 
     /// Reads what [`Position::encode`] wrote; nothing where the bytes are something else.

@@ -1,99 +1,120 @@
-//! The sink `connector = "log"`: appends to a topic, exactly once.
+//! The sink on a log: appends to a topic, exactly once.
 //!
-//! Every record carries its [`Position`]. A writer reads the tail of the topic behind the ends of C, and gives out nothing that
-//! is there already: what it is given again must be, byte for byte, what is there. All records up to [`SinkWriter::end_epoch`]
-//! become visible in one transaction.
+//! Every record carries its [`Position`](super::Position). A writer reads the tail of the topic behind the ends of C, and gives out
+//! nothing that is there already: what it is given again must be, byte for byte, what is there. All sinks of a task share one
+//! producer ([`SinkProducer`]), and all epochs that are ready go into one transaction of it. Where the outcome of that is unknown, a
+//! new producer fences the old one, the tail is read again, and what is not there is written again: positions decide, no marker.
 
+mod murmur;
+mod producer;
 mod tail;
 mod writer;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use thalweg_core::{Error, Generation, PartitionCount, PartitionId, Result};
+use thalweg_core::{PartitionCount, PartitionId, Result};
 
-use super::{Log, Producer, TopicSpec};
+use super::{Delivery, Log, Retention, TopicSpec};
 use crate::{Sink, SinkContext, SinkWriter};
+pub use producer::SinkProducer;
 use writer::LogSinkWriter;
 
-/// Where to write, and as whom.
+/// How the partition of a topic is chosen for a record that names none itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Partitioner {
+    /// Job partition `p` writes to partition `p` modulo their number: what is keyed stays in order.
+    JobPartition,
+    /// By the record's key as Kafka's own clients do: murmur2 of its bytes, modulo the number of partitions. Without a key, as by
+    /// job partition.
+    Key,
+}
+
+/// Where to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSinkConfig {
-    /// The topic; it is made where it is missing. The records of job partition `p` go to its partition `p` modulo its number of
-    /// partitions.
-    pub topic: TopicSpec,
+    /// The topic; it is made where it is missing.
+    pub topic: String,
+    /// Partitions of the topic; nothing means as many as it has, or as the job has where it is made.
+    pub topic_partitions: Option<u32>,
+    /// Who reads what.
+    pub partitioner: Partitioner,
     /// The index of the sink in the plan.
     pub sink: u16,
-    /// The id of the task's producer, `{job_id}-sink-{name}-{task}`: one for all its workers.
-    pub producer: String,
     /// How many partitions the job has.
     pub partitions: PartitionCount,
+}
+
+/// What a writer knows of its topic.
+#[derive(Clone, Debug)]
+struct Target {
+    config: LogSinkConfig,
+    /// Partitions of the topic.
+    count: u32,
+    /// Only the last record of each key is sure to be there.
+    compacted: bool,
 }
 
 /// Writes a topic of a log.
 pub struct LogSink {
     log: Arc<dyn Log>,
-    config: LogSinkConfig,
-    current: Mutex<Option<(Generation, SharedProducer)>>,
-}
-
-/// The producer of a task; its workers take turns.
-type SharedProducer = Arc<Mutex<TaskProducer>>;
-
-struct TaskProducer {
-    producer: Box<dyn Producer>,
-    /// A commit failed: its outcome is unknown, and nobody may go on with it.
-    failed: bool,
+    producer: Arc<SinkProducer>,
+    target: Target,
 }
 
 impl LogSink {
-    /// A sink on a log that is open for writing; makes the topic where it is missing.
-    pub fn new(log: Arc<dyn Log>, config: LogSinkConfig) -> Result<Self> {
-        log.ensure(&config.topic)?;
-        Ok(Self { log, config, current: Mutex::new(None) })
-    }
-
-    /// The topic partition of a job partition.
-    fn target(&self, partition: PartitionId) -> PartitionId {
-        target(partition, self.config.topic.partitions)
-    }
-
-    /// The task's producer of a generation; fences with the first call of each generation, and after a failed commit.
-    fn producer(&self, generation: Generation) -> Result<SharedProducer> {
-        let mut current = self.current.lock();
-        if let Some((known, producer)) = &*current {
-            if *known > generation {
-                let (id, topic) = (&self.config.producer, &self.config.topic.name);
-                let message = format!(
-                    "sink {id:?} of topic {topic:?}: generation {generation} is over, generation {known} writes"
-                );
-                return Err(Error::external("fenced", message));
-            }
-            if *known == generation && !producer.lock().failed {
-                return Ok(Arc::clone(producer));
-            }
+    /// A sink that writes by the task's producer; makes the topic where it is missing.
+    ///
+    /// Errors: those of the log; `topic-partitions` where the topic is there with another number of partitions than is asked for.
+    pub fn new(producer: Arc<SinkProducer>, config: LogSinkConfig) -> Result<Self> {
+        let log = producer.log();
+        let found = log.topic(&config.topic)?;
+        if found.is_none() || config.topic_partitions.is_some() {
+            let partitions = config.topic_partitions.unwrap_or_else(|| config.partitions.get());
+            log.ensure(&TopicSpec { name: config.topic.clone(), partitions, retention: Retention::Default })?;
         }
-        let producer = self.log.fence(&self.config.producer, generation)?;
-        let shared = Arc::new(Mutex::new(TaskProducer { producer, failed: false }));
-        *current = Some((generation, Arc::clone(&shared)));
-        Ok(shared)
+        let count = found.map(|found| found.partitions).or(config.topic_partitions);
+        let count = count.unwrap_or_else(|| config.partitions.get());
+        let compacted = found.is_some_and(|found| found.compacted);
+        Ok(Self { log, producer, target: Target { config, count, compacted } })
     }
 }
 
-fn target(partition: PartitionId, count: u32) -> PartitionId {
-    PartitionId((u32::from(partition.0) % count) as u16)
+impl Target {
+    fn name(&self) -> &str {
+        &self.config.topic
+    }
+
+    /// The partition of the topic for a record.
+    fn partition(&self, job_partition: PartitionId, named: Option<u32>, key: Option<&[u8]>) -> PartitionId {
+        let index = match (named, self.config.partitioner, key) {
+            (Some(named), ..) => named,
+            (None, Partitioner::Key, Some(key)) => murmur::partition(key, self.count),
+            (None, Partitioner::Key, None) | (None, Partitioner::JobPartition, _) => u32::from(job_partition.0),
+        };
+        PartitionId((index % self.count) as u16)
+    }
 }
 
 impl Sink for LogSink {
-    /// One end for each job partition: that of its topic partition.
+    /// One end for each partition of the topic.
     fn ends(&self) -> Result<Vec<(PartitionId, u64)>> {
-        let end = |partition| Ok((partition, self.log.offsets(&self.config.topic.name, self.target(partition))?.1));
-        self.config.partitions.all().map(end).collect()
+        let partitions = (0..self.target.count).map(|partition| PartitionId(partition as u16));
+        partitions.map(|partition| Ok((partition, self.log.offsets(self.target.name(), partition)?.1))).collect()
     }
 
     fn open(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
-        let producer = self.producer(context.generation)?;
-        let parts = tail::scan(&*self.log, &self.config, context)?;
-        Ok(Box::new(LogSinkWriter::new(self.config.clone(), context.job_id, producer, parts)))
+        let incarnation = self.producer.enter(context.generation)?;
+        let ends = (0..self.target.count).map(|index| {
+            let partition = PartitionId(index as u16);
+            let end = context.partitions.iter().find(|(known, _)| *known == partition);
+            (partition, end.map_or(0, |(_, end)| *end))
+        });
+        let producer = Arc::clone(&self.producer);
+        let (target, ends) = (self.target.clone(), ends.collect());
+        let mut writer = LogSinkWriter::new(target, context.job_id, context.checkpoint, producer, ends, incarnation);
+        if self.producer.delivery() == Delivery::ExactlyOnce {
+            writer.scan()?;
+        }
+        Ok(Box::new(writer))
     }
 }

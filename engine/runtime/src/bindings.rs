@@ -2,18 +2,28 @@
 //!
 //! Value: format version (1 byte, now 1), then the postcard form of [`Binding`]. Key: none. The log frames and checks the bytes.
 
-use thalweg_connectors::log::{Log, NewRecord, Producer, Retention, TopicSpec};
-use thalweg_core::{Binding, Epoch, Error, Generation, JobId, PartitionId, Result, failpoint};
+use std::sync::Arc;
+use thalweg_connectors::log::{Log, NewRecord, Producer, Retention, TopicSpec, read_to_end};
+
+use thalweg_core::{Binding, Blame, Epoch, Error, Generation, JobId, PartitionId, Result, failpoint};
 
 const VERSION: u8 = 1;
 const PARTITION: PartitionId = PartitionId(0);
-/// Bytes read from the log at once.
-const READ_BYTES: usize = 1 << 20;
+
+/// Attempts to make bindings durable, each by a new producer, before the task gives up; each waits for the log by itself.
+const MAX_ATTEMPTS: u32 = 8;
+/// Bindings below C that are left in the log before it is trimmed: some seconds of epochs.
+const TRIM_AFTER: usize = 256;
 
 /// Appends bindings under an id that is fenced like every other.
 pub(crate) struct BindingsWriter {
+    log: Arc<dyn Log>,
     topic: String,
+    id: String,
+    generation: Generation,
     producer: Box<dyn Producer>,
+    /// Everything in the log before this offset is known.
+    known: u64,
     /// The offset of each binding since the last trim, so that the log can be trimmed to a checkpoint.
     offsets: Vec<(Epoch, u64)>,
 }
@@ -31,17 +41,41 @@ fn topic_of(job: JobId) -> String {
 
 impl BindingsWriter {
     /// Makes the topic where it is missing and fences every earlier writer.
-    pub(crate) fn open(log: &dyn Log, job: JobId, generation: Generation) -> Result<Self> {
-        let topic = topic_of(job);
+    pub(crate) fn open(log: Arc<dyn Log>, job: JobId, generation: Generation) -> Result<Self> {
+        let (topic, id) = (topic_of(job), format!("{job}-bindings"));
         log.ensure(&TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::Keep })?;
-        let producer = log.fence(&format!("{job}-bindings"), generation)?;
-        Ok(Self { topic, producer, offsets: Vec::new() })
+        let producer = log.fence(&id, generation)?;
+        let (_, known) = log.offsets(&topic, PARTITION)?;
+        Ok(Self { log, topic, id, generation, producer, known, offsets: Vec::new() })
     }
 
-    /// Makes the bindings durable, in one transaction.
+    /// Makes the bindings durable, in one transaction. Where its outcome is unknown, a new producer fences the old one, reads what is
+    /// there, and appends unchanged what is not.
     ///
-    /// Errors: the outcome is unknown then; the task stops, and the next generation reads what is there.
-    pub(crate) fn append(&mut self, bindings: &[Binding]) -> Result<()> {
+    /// Errors: a newer generation; a log that stays away.
+    pub(crate) fn append(&mut self, mut bindings: &[Binding]) -> Result<()> {
+        for attempt in 1.. {
+            match self.try_append(bindings) {
+                Err(error) if error.blame() == Blame::External && attempt < MAX_ATTEMPTS && self.can_look(&error) => {
+                    tracing::warn!("{}: {error}; a new producer looks what is there", self.topic);
+                    let there = self.renew(bindings)?;
+                    bindings = &bindings[there..];
+                    if bindings.is_empty() {
+                        return Ok(());
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+        unreachable!("the last attempt returns")
+    }
+
+    /// A failure of the disk is for the next process to look at.
+    fn can_look(&self, error: &Error) -> bool {
+        self.producer.is_spent() && !matches!(error.code(), "disk-full" | "io")
+    }
+
+    fn try_append(&mut self, bindings: &[Binding]) -> Result<()> {
         failpoint::pass("bindings-append")?;
         self.producer.begin()?;
         for binding in bindings {
@@ -56,7 +90,27 @@ impl BindingsWriter {
         let end = ends.first().map_or(0, |(_, _, end)| *end);
         let first = end.saturating_sub(bindings.len() as u64);
         self.offsets.extend(bindings.iter().zip(first..).map(|(binding, offset)| (binding.epoch, offset)));
+        self.known = self.known.max(end);
+        if self.producer.is_spent() {
+            self.producer = self.log.fence(&self.id, self.generation)?;
+        }
         Ok(())
+    }
+
+    /// Fences the producer of a transaction whose outcome is unknown; says how many of its bindings are there, which are its first
+    /// ones.
+    fn renew(&mut self, bindings: &[Binding]) -> Result<usize> {
+        self.producer = self.log.fence(&self.id, self.generation)?;
+        let (mut there, offsets) = (0, &mut self.offsets);
+        self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, |record| {
+            let binding = decode(record.record.value.as_deref().unwrap_or_default())?;
+            if bindings.get(there) == Some(&binding) {
+                offsets.push((binding.epoch, record.offset));
+                there += 1;
+            }
+            Ok(())
+        })?;
+        Ok(there)
     }
 
     /// Remembers where bindings of the past stand.
@@ -64,31 +118,30 @@ impl BindingsWriter {
         self.offsets.extend(stored.iter().map(|stored| (stored.binding.epoch, stored.offset)));
     }
 
-    /// Drops the bindings up to a committed checkpoint.
-    pub(crate) fn trim(&mut self, log: &dyn Log, checkpoint: Epoch) -> Result<()> {
+    /// Drops the bindings up to a committed checkpoint, when they have become many.
+    pub(crate) fn trim(&mut self, checkpoint: Epoch) -> Result<()> {
         let kept = self.offsets.partition_point(|(epoch, _)| *epoch <= checkpoint);
-        if kept == 0 {
+        if kept < TRIM_AFTER {
             return Ok(());
         }
         let before = self.offsets[kept - 1].1 + 1;
         self.offsets.drain(..kept);
-        log.trim(&self.topic, PARTITION, before)
+        self.log.trim(&self.topic, PARTITION, before)
     }
 }
 
 /// All bindings after `after` that are in the log, of every generation, in log order.
 pub(crate) fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
-    let mut reader = log.reader(&topic_of(job), PARTITION, 0)?;
-    let (mut found, mut records) = (Vec::new(), Vec::new());
-    while reader.read(READ_BYTES, &mut records)? {
-        for record in records.drain(..) {
-            let binding = decode(record.record.value.as_deref().unwrap_or_default())
-                .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;
-            if binding.epoch > after {
-                found.push(Stored { offset: record.offset, binding });
-            }
+    let (topic, mut found) = (topic_of(job), Vec::new());
+    let (first, _) = log.offsets(&topic, PARTITION)?;
+    read_to_end(log, &topic, PARTITION, first, |record| {
+        let binding = decode(record.record.value.as_deref().unwrap_or_default())
+            .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;
+        if binding.epoch > after {
+            found.push(Stored { offset: record.offset, binding });
         }
-    }
+        Ok(())
+    })?;
     Ok(found)
 }
 

@@ -1,4 +1,4 @@
-//! The changelogs of a task: one producer for all of its stores, made anew after every failure.
+//! The changelogs of a task: one producer for all of its stores in a log, made anew after every failure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ pub(crate) fn changelog_topic(job: JobId, store: &str) -> String {
     format!("changelog-{job}-{}", store.replace('~', "."))
 }
 
-/// Writes the changelogs of a task.
+/// Writes the changelogs of a task in one log.
 pub(crate) struct Changelogs {
     log: Arc<dyn Log>,
     job: JobId,
     id: String,
     generation: Generation,
+    stores: Vec<String>,
     /// Nothing after a failure: its last transaction is of unknown outcome, and only a new producer's fence ends it.
     producer: Option<Box<dyn Producer>>,
 }
@@ -32,9 +33,9 @@ impl Changelogs {
         (job, partitions): (JobId, PartitionCount),
         task: TaskIndex,
         generation: Generation,
-        stores: &[String],
+        stores: Vec<String>,
     ) -> Result<Self> {
-        for store in stores {
+        for store in &stores {
             log.ensure(&TopicSpec {
                 name: changelog_topic(job, store),
                 partitions: partitions.get(),
@@ -43,7 +44,7 @@ impl Changelogs {
         }
         let id = format!("{job}-changelogs-{task}");
         let producer = Some(log.fence(&id, generation)?);
-        Ok(Self { log, job, id, generation, producer })
+        Ok(Self { log, job, id, generation, stores, producer })
     }
 
     /// Writes all records of a checkpoint in one transaction, and puts the ends of the changelogs into `sealed`; counts the
@@ -52,7 +53,7 @@ impl Changelogs {
     /// Errors: the outcome is unknown then, and the checkpoint has to be given up. The next call fences anew.
     pub(crate) fn write(&mut self, sealed: &mut [SealedStore], written: &Series) -> Result<()> {
         let outcome = self.try_write(sealed, written);
-        if outcome.is_err() {
+        if outcome.is_err() || self.producer.as_ref().is_some_and(|producer| producer.is_spent()) {
             self.producer = None;
         }
         outcome
@@ -66,7 +67,7 @@ impl Changelogs {
         failpoint::pass("changelog-append")?;
         producer.begin()?;
         let mut bytes = 0;
-        for store in sealed.iter() {
+        for store in sealed.iter().filter(|store| self.stores.iter().any(|own| own == store.name())) {
             let topic = changelog_topic(self.job, store.name());
             store.changelog(self.generation, |partition: PartitionId, key, value| {
                 bytes += key.len() + value.as_ref().map_or(0, Vec::len);
@@ -77,7 +78,7 @@ impl Changelogs {
             producer.commit()?.into_iter().map(|(topic, partition, end)| ((topic, partition), end)).collect();
         failpoint::pass("checkpoint-changelog")?;
         written.add(bytes as u64);
-        for store in sealed {
+        for store in sealed.iter_mut().filter(|store| self.stores.iter().any(|own| own == store.name())) {
             let topic = changelog_topic(self.job, store.name());
             for partition in store.partitions().iter().map(|sealed| sealed.partition).collect::<Vec<_>>() {
                 if let Some(end) = ends.get(&(topic.clone(), partition)) {

@@ -36,7 +36,8 @@ struct Open {
 pub(crate) struct Checkpointer {
     pub(crate) generation: Generation,
     pub(crate) backend: Arc<Backend>,
-    pub(crate) changelogs: Option<Changelogs>,
+    /// One for each log that has some.
+    pub(crate) changelogs: Vec<Changelogs>,
     /// Stores times workers.
     pub(crate) expected: usize,
     pub(crate) committed: Committed,
@@ -109,10 +110,8 @@ impl Checkpointer {
         if open.files.is_none() && !open.failed && open.sealed.len() == self.expected {
             let mut sealed = std::mem::take(&mut open.sealed);
             failpoint::pass("checkpoint-sealed")?;
-            let logged = match &mut self.changelogs {
-                Some(changelogs) => changelogs.write(&mut sealed, &self.changelog_bytes),
-                None => Ok(()),
-            };
+            let written = &self.changelog_bytes;
+            let logged = self.changelogs.iter_mut().try_for_each(|changelogs| changelogs.write(&mut sealed, written));
             match logged {
                 Ok(()) => open.files = Some(self.write(open.epoch, sealed)?),
                 Err(error) if error.blame() == Blame::External => {

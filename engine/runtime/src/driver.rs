@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-use thalweg_connectors::log::Log;
 use thalweg_core::{
     Binding, CheckpointAck, Command, Epoch, Error, Generation, Histogram, PartitionSpec, Report, Result, Series, Share,
     SourceKey, SourceState, TaskIndex, failpoint,
@@ -30,7 +29,6 @@ pub(crate) struct Driver {
     pub(crate) task: TaskIndex,
     pub(crate) generation: Generation,
     pub(crate) fingerprint: u64,
-    pub(crate) log: Arc<dyn Log>,
     pub(crate) plan: Arc<Plan>,
     pub(crate) gate: Arc<EpochGate>,
     pub(crate) minter: Minter,
@@ -341,7 +339,7 @@ impl Driver {
         self.early_asked = false;
         self.retries.committed();
         if !self.keep_bindings {
-            self.bindings.trim(&*self.log, epoch)?;
+            self.bindings.trim(epoch)?;
         }
         self.shared.checkpointed(epoch, self.generation, since.elapsed(), wall_clock());
         (self.tell)(TaskEvent::Applied(epoch));

@@ -36,6 +36,6 @@ mod worker;
 
 pub use bindings::decode as decode_binding;
 pub use committed::read_view;
-pub use config::{RecordedRun, TaskConfig};
+pub use config::{Logs, RecordedRun, TaskConfig};
 pub use event::TaskEvent;
 pub use task::{Task, checkpoint_zero, read_bindings};

@@ -3,22 +3,20 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use thalweg_connectors::log::Log;
+use thalweg_connectors::log::{Log, read_to_end};
 use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState};
 use thalweg_operators::{ChangelogKind, Plan};
 use thalweg_state::changelog::Fold;
 use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
 
 use crate::changelogs::changelog_topic;
-
-/// Bytes read from a changelog at once.
-const READ_BYTES: usize = 4 << 20;
+use crate::config::Logs;
 
 /// Opens the state folder and brings every store to C.
 ///
 /// Errors: `state-of-another-job` and the other refusals of [`Backend::open`]; `state-lost` where neither the disk nor a
 /// changelog has C; `state-ahead` where the disk is beyond C; `state-digest` where what was restored is not what C says.
-pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dyn Log) -> Result<Arc<Backend>> {
+pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, logs: &Logs) -> Result<Arc<Backend>> {
     let specs: Vec<_> = plan
         .stores()
         .into_iter()
@@ -26,7 +24,7 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dy
             name: shape.id,
             key_shape: shape.key,
             value_shape: shape.value,
-            changelog: settings.changelog == ChangelogKind::Log,
+            changelog: settings.changelog != ChangelogKind::None,
             migrate: shape.migrate.map(|migrate| -> thalweg_state::Migrate {
                 Box::new(move |old_key: &str, old_value: &str, key: &[u8], value: &[u8]| {
                     migrate(old_key, old_value, key, value)
@@ -34,7 +32,8 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dy
             }),
         })
         .collect();
-    let names: Vec<(String, bool)> = specs.iter().map(|spec| (spec.name.clone(), spec.changelog)).collect();
+    let kinds = plan.stores().into_iter().map(|(shape, settings)| (shape.id, settings.changelog));
+    let names: Vec<(String, ChangelogKind)> = kinds.collect();
     let mut backend =
         Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
     backend.recover_pending(&recovery.lineage)?;
@@ -46,11 +45,13 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, log: &dy
         let applied = backend.applied(name, state.partition)?;
         match compare(applied, state, checkpoint.epoch)? {
             Local::AtC => {}
-            Local::Behind | Local::Missing if *changelog => {
-                from_changelog(&backend, state, recovery, (checkpoint.generation, checkpoint.epoch), log)?;
-            }
-            Local::Behind => return Err(lost(state, "is of an earlier checkpoint")),
-            Local::Missing => return Err(lost(state, "is not on this disk")),
+            local @ (Local::Behind | Local::Missing) => match (logs.changelog(*changelog)?, local) {
+                (Some(log), _) => {
+                    from_changelog(&backend, state, recovery, (checkpoint.generation, checkpoint.epoch), &**log)?;
+                }
+                (None, Local::Behind) => return Err(lost(state, "is of an earlier checkpoint")),
+                (None, _) => return Err(lost(state, "is not on this disk")),
+            },
         }
     }
     Ok(Arc::new(backend))
@@ -92,14 +93,14 @@ fn compare(applied: Option<Applied>, state: &StoreState, checkpoint: Epoch) -> R
 fn lost(state: &StoreState, what: &str) -> Error {
     let text = format!(
         "store {:?}: partition {} {what} and the store has no changelog to restore it from; restore the job's folder from a \
-         copy, or remove it to begin anew, and set changelog = \"log\" for [stores.{}] to be able to restore it next time",
+         copy, or remove it to begin anew, and set changelog = \"log\" or \"kafka\" for [stores.{}] to be able to restore it next time",
         state.store, state.partition, state.store
     );
     Error::external("state-lost", text)
 }
 
 /// Before the first checkpoint there is no state: what a disk holds then belongs to something else.
-fn refuse_leftovers(backend: &Backend, names: &[(String, bool)], recovery: &RecoveryPlan) -> Result<()> {
+fn refuse_leftovers(backend: &Backend, names: &[(String, ChangelogKind)], recovery: &RecoveryPlan) -> Result<()> {
     for (name, _) in names {
         for partition in recovery.zero.partitions.all() {
             if let Some(applied) = backend.applied(name, partition)? {
@@ -120,14 +121,12 @@ fn from_changelog(
     log: &dyn Log,
 ) -> Result<()> {
     let topic = changelog_topic(recovery.zero.job_id, &state.store);
-    let mut reader = log.reader(&topic, state.partition, 0)?;
-    let (mut fold, mut records) = (Fold::default(), Vec::new());
-    while reader.read(READ_BYTES, &mut records)? {
-        for record in records.drain(..) {
-            let key = record.record.key.unwrap_or_default();
-            fold.push(&key, record.record.value.as_deref())?;
-        }
-    }
+    let mut fold = Fold::default();
+    let (first, _) = log.offsets(&topic, state.partition)?;
+    // To the fenced end of the log, not to C's offset: what is there may prove that a record of C is obsolete.
+    let end = read_to_end(log, &topic, state.partition, first, |record| {
+        fold.push(&record.record.key.unwrap_or_default(), record.record.value.as_deref())
+    })?;
     let committed = (generation, epoch);
-    backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, reader.position())
+    backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, end)
 }

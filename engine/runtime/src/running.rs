@@ -56,7 +56,7 @@ impl Running {
         recovery: &RecoveryPlan,
         stored: Vec<Stored>,
         backend: Arc<thalweg_state::Backend>,
-        changelogs: Option<Changelogs>,
+        changelogs: Vec<Changelogs>,
     ) -> Result<Self> {
         let config = &place.config;
         let checkpoint = recovery.checkpoint_epoch();
@@ -198,7 +198,6 @@ impl Running {
             task: config.task,
             generation: recovery.generation,
             fingerprint: config.plan.fingerprint(),
-            log: config.log.clone(),
             plan: config.plan.clone(),
             gate: self.gate.clone(),
             minter: Minter::new(limits, interval, open, self.sources.len()),
@@ -297,7 +296,8 @@ fn open_sinks(place: &Place, recovery: &RecoveryPlan) -> Result<Vec<(u16, Box<dy
         let mut partitions: BTreeMap<PartitionId, u64> = all.iter().map(|partition| (*partition, 0)).collect();
         partitions.extend(own.map(|(key, end)| (key.partition, *end)));
         let partitions = partitions.into_iter().collect();
-        let context = SinkContext { job_id: place.config.job_id, generation: recovery.generation, partitions };
+        let (generation, checkpoint) = (recovery.generation, recovery.checkpoint_epoch());
+        let context = SinkContext { job_id: place.config.job_id, generation, checkpoint, partitions };
         let writer = sink.open(&context).map_err(|error| error.context(format!("sink {id:?}")))?;
         Ok((index, writer))
     });

@@ -81,28 +81,33 @@ impl Sinks {
             self.sinks.iter_mut().try_for_each(|sink| sink.writer.replayed())?;
         }
         loop {
-            match inbox.recv() {
-                Ok(SinkMessage::Batch(batch)) => {
-                    let index = self.sinks.iter().position(|sink| sink.sink == batch.sink);
-                    let index = index.expect("a batch is of a sink of the plan");
-                    let sink = &mut self.sinks[index];
-                    assert!(batch.epoch > sink.written, "a worker gives each epoch once");
-                    sink.parts.entry(batch.epoch).or_default().push(batch);
-                    self.write_ready(index)?;
+            let Ok(first) = inbox.recv() else { return Ok(()) };
+            // Everything that is ready by now goes out together.
+            for message in std::iter::once(first).chain(inbox.try_iter()) {
+                match message {
+                    SinkMessage::Batch(batch) => {
+                        let sink = self.sinks.iter_mut().find(|sink| sink.sink == batch.sink);
+                        let sink = sink.expect("a batch is of a sink of the plan");
+                        assert!(batch.epoch > sink.written, "a worker gives each epoch once");
+                        sink.parts.entry(batch.epoch).or_default().push(batch);
+                    }
+                    SinkMessage::Look => {}
+                    SinkMessage::Stop => return Ok(()),
                 }
-                Ok(SinkMessage::Look) => self.sync_if_due()?,
-                Ok(SinkMessage::Stop) | Err(_) => return Ok(()),
             }
+            (0..self.sinks.len()).try_for_each(|index| self.write_ready(index))?;
+            self.show()?;
+            self.sync_if_due()?;
         }
     }
 
-    /// Writes every epoch that is complete, in order.
+    /// Writes every epoch of a sink that is complete, in order.
     fn write_ready(&mut self, index: usize) -> Result<()> {
         loop {
             let next = self.sinks[index].written.next();
             let complete = self.sinks[index].parts.get(&next).is_some_and(|parts| parts.len() == self.workers);
             if !complete {
-                break;
+                return Ok(());
             }
             // The checkpoint's place is between its epoch and the next one.
             self.sync_if_due()?;
@@ -111,8 +116,8 @@ impl Sinks {
             let mut partitions: Vec<_> = parts.into_iter().flat_map(|part| part.partitions).collect();
             partitions.sort_by_key(|(partition, _)| *partition);
             failpoint::pass("sink-write")?;
-            for (partition, batch) in &partitions {
-                sink.writer.write(next, *partition, batch)?;
+            for (partition, batch) in partitions {
+                sink.writer.write(next, partition, batch)?;
             }
             sink.writer.end_epoch(next)?;
             failpoint::pass("sink-written")?;
@@ -121,13 +126,18 @@ impl Sinks {
                 sink.writer.replayed()?;
             }
         }
+    }
+
+    /// Makes visible what was written, and says how far that is.
+    fn show(&mut self) -> Result<()> {
+        self.sinks.iter_mut().try_for_each(|sink| sink.writer.flush())?;
         let written = self.sinks.iter().map(|sink| sink.written).min().unwrap_or(self.told);
         if written > self.told {
             self.told = written;
             self.gate.set_sinks_processed(written);
             let _ = self.events.send(DriverEvent::Progress);
         }
-        self.sync_if_due()
+        Ok(())
     }
 
     /// Syncs the sinks that stand at the chosen checkpoint; tells when all have.

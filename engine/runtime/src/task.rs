@@ -98,7 +98,7 @@ impl Drop for Task {
 /// A task before its plan: fences, then scans, then runs.
 struct Waiting {
     place: Place,
-    bindings: Option<(Generation, BindingsWriter, Option<Changelogs>)>,
+    bindings: Option<(Generation, BindingsWriter, Vec<Changelogs>)>,
     stored: Vec<Stored>,
 }
 
@@ -136,22 +136,24 @@ impl Waiting {
     }
 
     fn fence(&mut self, generation: Generation) -> Result<()> {
-        let TaskConfig { plan, job_id, task, log, .. } = &self.place.config;
-        let writer = BindingsWriter::open(&**log, *job_id, generation)?;
-        let logged = plan.stores().into_iter().filter(|(_, settings)| settings.changelog == ChangelogKind::Log);
-        let logged: Vec<_> = logged.map(|(shape, _)| shape.id).collect();
+        let TaskConfig { plan, job_id, task, logs, .. } = &self.place.config;
+        let writer = BindingsWriter::open(logs.bindings().clone(), *job_id, generation)?;
         let job = (*job_id, plan.settings().partitions);
-        let changelogs = match logged.is_empty() {
-            true => None,
-            false => Some(Changelogs::open(log.clone(), job, *task, generation, &logged)?),
-        };
+        let mut changelogs = Vec::new();
+        for kind in [ChangelogKind::Log, ChangelogKind::Kafka] {
+            let own = plan.stores().into_iter().filter(|(_, settings)| settings.changelog == kind);
+            let own: Vec<_> = own.map(|(shape, _)| shape.id).collect();
+            if let Some(log) = if own.is_empty() { None } else { logs.changelog(kind)? } {
+                changelogs.push(Changelogs::open(log.clone(), job, *task, generation, own)?);
+            }
+        }
         self.bindings = Some((generation, writer, changelogs));
         (self.place.tell)(TaskEvent::Report(Report::Fenced(Fenced { generation, task: self.place.config.task })));
         Ok(())
     }
 
     fn scan(&mut self, generation: Generation, after: Epoch, caps: &[(Generation, Epoch)]) -> Result<()> {
-        let stored = bindings::read(&*self.place.config.log, self.place.config.job_id, after)?;
+        let stored = bindings::read(&**self.place.config.logs.bindings(), self.place.config.job_id, after)?;
         self.stored = bindings::valid(stored, caps, Epoch(u64::MAX));
         let report = ScanReport {
             generation,
@@ -175,7 +177,7 @@ impl Waiting {
         assert_eq!(stored.len() as u64, recovery.last_binding.0 - checkpoint.0, "every binding of (C, B] was found");
         writer.remember(&stored);
         let backend =
-            restore(&self.place.config.state_dir, &self.place.config.plan, recovery, &*self.place.config.log)?;
+            restore(&self.place.config.state_dir, &self.place.config.plan, recovery, &self.place.config.logs)?;
         let running = Running::open(&self.place, recovery, stored, backend, changelogs)?;
         running.run(&self.place, recovery, writer, inbox)
     }

@@ -113,7 +113,7 @@ fn start<'a>(seed: u64, dir: &Path, log: &Arc<EmbeddedLog>, history: &'a mut His
         job_id: JOB,
         task: TaskIndex(0),
         workers: 1 + bits.below(2) as usize,
-        log: log.clone(),
+        logs: thalweg_runtime::Logs::new(log.clone(), None),
         state_dir: dir.join("state"),
         metrics: Metrics::default(),
         recorded: None,

@@ -13,14 +13,16 @@ mod stopped;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
-use thalweg_connectors::log::{EmbeddedLog, Log};
+use thalweg_connectors::kafka::KafkaLog;
+use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
 use thalweg_coordinator::Entry;
-use thalweg_core::{Epoch, Error, JobId, Metrics, Phase, Result, TaskIndex};
-use thalweg_jobs::{DeadLettersSpec, JobSpec, PlanContext};
+use thalweg_core::{Epoch, Error, Generation, JobId, Metrics, Phase, Result, TaskIndex};
+use thalweg_jobs::{DeadLettersSpec, JobSpec, KafkaSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
-use thalweg_runtime::{RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
+use thalweg_runtime::{Logs, RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
 
 use crate::cli::{Failure, HttpAddress, RunArguments, Screen, keep_copy};
 use crate::http::{Server, ServerOptions};
@@ -38,33 +40,48 @@ pub(crate) fn run(
     arguments: &RunArguments,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let opened = open_job(arguments, job.name.as_str())?;
+    let opened = open_job(arguments, job.name.as_str(), job.kafka.as_ref())?;
     let open_other = |path: &Path| -> Result<Arc<dyn Log>> { Ok(Arc::new(EmbeddedLog::open(path, clock())?)) };
     let context = PlanContext {
         registry,
         job_id: opened.job_id,
         log: opened.log.clone(),
         log_dir: opened.log.dir().to_owned(),
+        kafka: opened.kafka.clone().map(|kafka| -> Arc<dyn Log> { kafka }),
         keep_input: arguments.keep_bindings,
         recorded: opened.recorded.as_ref().map(|(run, dir)| (run.job_id, dir.clone())),
         open_log: &open_other,
     };
+    // From here on a broker may be waited for, which is told.
+    screen.start_log();
     let plan = Arc::new(thalweg_jobs::plan(job, &context)?);
     let (file, folder) = (arguments.job.clone(), arguments.data.join(job.name.as_str()));
     // The state belongs to this job file from the moment when its plan is accepted.
     run_plan(plan, opened, Box::new(move || keep_copy(&file, &folder)), arguments, screen)
 }
 
+/// The cluster of the job, seen under the job's name. A producer of it is handed out after a look at the generation in the job's
+/// journal, which this process alone writes.
+fn open_kafka(kafka: &KafkaSpec, journal: &Journal, job: &str) -> Result<Arc<KafkaLog>> {
+    let generation = journal.generation();
+    let look = Arc::new(move || Ok(Generation(generation.load(Ordering::Acquire))));
+    Ok(Arc::new(KafkaLog::new(kafka.config()?, &format!("thalweg-{job}"), look)?))
+}
+
 /// Runs a plan that was written in Rust.
 pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
-    let opened = open_job(arguments, plan.settings().name.as_str())?;
-    let plan = thalweg_jobs::with_dead_letters(plan, &DeadLettersSpec::default(), opened.job_id, opened.log.clone())?;
+    let opened = open_job(arguments, plan.settings().name.as_str(), None)?;
+    screen.start_log();
+    let producer = SinkProducer::new(opened.log.clone(), format!("{}-sinks-0", opened.job_id), Delivery::ExactlyOnce);
+    let plan = thalweg_jobs::with_dead_letters(plan, &DeadLettersSpec::default(), opened.job_id, Arc::new(producer))?;
     run_plan(Arc::new(plan), opened, Box::new(|| Ok(())), arguments, screen)
 }
 
 /// A job's folder.
 struct Opened {
     log: Arc<EmbeddedLog>,
+    /// The cluster of its `[kafka]`.
+    kafka: Option<Arc<KafkaLog>>,
     journal: Journal,
     /// That which it was created with, or a new one.
     job_id: JobId,
@@ -72,7 +89,7 @@ struct Opened {
     recorded: Option<(RecordedRun, PathBuf)>,
 }
 
-fn open_job(arguments: &RunArguments, job: &str) -> Result<Opened> {
+fn open_job(arguments: &RunArguments, job: &str, kafka: Option<&KafkaSpec>) -> Result<Opened> {
     let dir = arguments.data.join(job).join("log");
     std::fs::create_dir_all(&dir)
         .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
@@ -82,8 +99,10 @@ fn open_job(arguments: &RunArguments, job: &str) -> Result<Opened> {
         Some(zero) => zero.job_id,
         None => random_job_id()?,
     };
-    let recorded = arguments.bindings.as_deref().map(|data| recorded_run(data, job)).transpose()?;
-    Ok(Opened { log, journal, job_id, recorded })
+    let kafka = kafka.map(|kafka| open_kafka(kafka, &journal, job)).transpose()?;
+    let other = |data| recorded_run(data, job, kafka.as_deref().map(|kafka| -> &dyn Log { kafka }));
+    let recorded = arguments.bindings.as_deref().map(other).transpose()?;
+    Ok(Opened { log, kafka, journal, job_id, recorded })
 }
 
 /// Runs a plan; `accepted` is called when it has taken over what the job's folder holds.
@@ -94,8 +113,7 @@ fn run_plan(
     arguments: &RunArguments,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let Opened { log, mut journal, job_id, recorded } = opened;
-    screen.start_log();
+    let Opened { log, kafka, mut journal, job_id, recorded } = opened;
     create_or_check(&plan, job_id, &mut journal)?;
     let metrics = Metrics::default();
     let workers = plan.settings().workers.unwrap_or_else(cores);
@@ -107,7 +125,7 @@ fn run_plan(
         job_id,
         task: TaskIndex(0),
         workers,
-        log: log.clone(),
+        logs: Logs::new(log.clone(), kafka.clone().map(|kafka| -> Arc<dyn Log> { kafka })),
         state_dir: arguments.data.join(plan.settings().name.as_str()).join("state"),
         metrics: metrics.clone(),
         recorded: recorded.map(|(run, _)| run),
@@ -124,7 +142,13 @@ fn run_plan(
     if let Some(server) = &server {
         tracing::info!("serving http://{}", server.local_addr());
     }
-    on_stop(move |_| drop(stop.send(ShellEvent::Stop)))?;
+    on_stop(move |_| {
+        // A broker that is away must not hold up the end.
+        if let Some(kafka) = &kafka {
+            kafka.config().stop();
+        }
+        drop(stop.send(ShellEvent::Stop));
+    })?;
     let progress = Progress::start(task.service(), screen);
     let mut shell = Shell::new(journal, task, &plan, log, accepted);
     let outcome = shell.run(&inbox);
@@ -165,7 +189,7 @@ fn create_or_check(plan: &Plan, job_id: JobId, journal: &mut Journal) -> Result<
 }
 
 /// The run that another data folder holds, with all of its bindings, and the folder of its log.
-fn recorded_run(data: &Path, job: &str) -> Result<(RecordedRun, PathBuf)> {
+fn recorded_run(data: &Path, job: &str, kafka: Option<&dyn Log>) -> Result<(RecordedRun, PathBuf)> {
     let dir = data.join(job).join("log");
     let log = EmbeddedLog::open_read_only(&dir)?;
     let (history, _) = journal::read(&log)?;
@@ -176,7 +200,7 @@ fn recorded_run(data: &Path, job: &str) -> Result<(RecordedRun, PathBuf)> {
         );
         return Err(Error::user("no-bindings", text));
     };
-    let bindings = read_bindings(&log, zero.job_id, &history.caps())?;
+    let bindings = read_bindings(kafka.unwrap_or(&log), zero.job_id, &history.caps())?;
     match bindings.first() {
         Some(first) if first.epoch == Epoch(1) => Ok((RecordedRun { job_id: zero.job_id, bindings }, dir)),
         _ => {

@@ -33,7 +33,7 @@ pub(crate) fn open_stopped(job: &JobSpec, registry: &Registry, data: &Path, stor
         name: shape.id,
         key_shape: shape.key,
         value_shape: shape.value,
-        changelog: settings.changelog == ChangelogKind::Log,
+        changelog: settings.changelog != ChangelogKind::None,
         // To read is not to change: a store of another shape is refused.
         migrate: None,
     };

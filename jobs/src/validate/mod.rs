@@ -1,6 +1,7 @@
 //! From a document to a job: every rule of the file, all problems at once, without looking at anything but the file.
 
 mod dead_letters;
+mod kafka;
 mod operator;
 mod section;
 mod sink;
@@ -9,6 +10,7 @@ mod wiring;
 
 use std::collections::BTreeSet;
 
+use thalweg_connectors::log::Delivery;
 use thalweg_core::{JobName, PartitionCount};
 use thalweg_operators::{Catalogue, OnError};
 
@@ -33,8 +35,14 @@ pub struct Checked {
 /// # Errors
 /// All problems at once, warnings among them.
 pub fn validate(document: &Document, catalogue: &Catalogue) -> Result<Checked, Diagnostics> {
-    let mut checker =
-        Checker { document, catalogue, found: document.problems.clone(), on_error: OnError::Fail, partitions: 16 };
+    let mut checker = Checker {
+        document,
+        catalogue,
+        found: document.problems.clone(),
+        on_error: OnError::Fail,
+        partitions: 16,
+        kafka_users: Vec::new(),
+    };
     let job = checker.job();
     let problems = Diagnostics::new(document.source.clone(), checker.found);
     match job {
@@ -50,8 +58,10 @@ struct Checker<'d> {
     found: Vec<Diagnostic>,
     /// The job's, for operators that do not say otherwise.
     on_error: OnError,
-    /// The job's, for sinks that do not say otherwise.
+    /// The job's.
     partitions: u32,
+    /// Who uses Kafka, and where that stands.
+    kafka_users: Vec<(String, At)>,
 }
 
 /// What `[job]` says.
@@ -71,6 +81,7 @@ struct JobDefaults {
     interval_at: Option<At>,
     checkpoint_interval: std::time::Duration,
     state_memory: u64,
+    delivery: Delivery,
 }
 
 impl<'d> Checker<'d> {
@@ -97,6 +108,8 @@ impl<'d> Checker<'d> {
         let sinks: Vec<Option<SinkSpec>> = members.into_iter().map(|entry| self.sink(entry)).collect();
         let dead_letters = self.dead_letters(&root);
         let order = self.wiring(&root);
+        let kafka = self.kafka(&root);
+        self.check_kafka(&root);
         let job = job?;
         if self.has_errors() {
             return None;
@@ -112,6 +125,8 @@ impl<'d> Checker<'d> {
             workers: job.spec.workers,
             tags: job.spec.tags,
             biases: job.spec.biases,
+            delivery: job.spec.delivery,
+            kafka,
             on_error: self.on_error,
             epoch: job.spec.epoch,
             checkpoint_interval: job.spec.checkpoint_interval,
@@ -157,6 +172,10 @@ impl<'d> Checker<'d> {
                 "interval",
                 convert::duration,
             ),
+            delivery: match job.or_default("delivery", convert::text).as_deref() {
+                Some("at-least-once") => Delivery::AtLeastOnce,
+                _ => Delivery::ExactlyOnce,
+            },
             state_memory: section::or_default(state.as_ref(), keys::STATE, "memory", convert::bytes),
         };
         let name = JobName::new(job.get("name", convert::text)?).ok()?;

@@ -32,6 +32,10 @@ impl<'d> Checker<'d> {
             let spec = StoreSpec {
                 changelog: match section.or_default("changelog", convert::text).as_deref() {
                     Some("log") => ChangelogKind::Log,
+                    Some("kafka") => {
+                        self.uses_kafka(&what, &entry.name_at);
+                        ChangelogKind::Kafka
+                    }
                     _ => ChangelogKind::None,
                 },
                 query: section.or_default("query", convert::bool).unwrap_or(true),

@@ -1,11 +1,12 @@
 //! `[sinks.ID]`.
 
 use thalweg_connectors::OutFormat;
+use thalweg_connectors::log::Partitioner;
 
 use crate::convert;
 use crate::document::Entry;
 use crate::keys::{self, Key};
-use crate::spec::{SinkConnector, SinkSpec};
+use crate::spec::{KafkaSinkSpec, SinkConnector, SinkSpec};
 use crate::validate::Checker;
 use crate::validate::section::Section;
 
@@ -41,9 +42,25 @@ impl<'d> Checker<'d> {
                 topic: section.get("topic", convert::text)?,
                 partitions: section
                     .get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX)))
-                    .map_or(self.partitions, |count| count as u32),
+                    .map(|count| count as u32),
                 format: format(section)?,
             }),
+            "kafka" => Some(SinkConnector::Kafka(KafkaSinkSpec {
+                topic: section.get("topic", convert::text)?,
+                partitions: section
+                    .get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX)))
+                    .map(|count| count as u32),
+                key: section.get("key", convert::texts),
+                keyed: section.or_default("keyed", convert::bool)?,
+                partitioner: match section.or_default("partitioner", convert::text)?.as_str() {
+                    "job-partition" => Partitioner::JobPartition,
+                    _ => Partitioner::Key,
+                },
+                partition: section.get("partition", convert::text),
+                headers: section.get("headers", convert::texts).unwrap_or_default(),
+                tombstone: section.get("tombstone", convert::text),
+                format: format(section)?,
+            })),
             _ => None,
         }
     }

@@ -47,6 +47,9 @@ impl<'d> Checker<'d> {
             self.report(Diagnostic::error("unknown-connector", message).at(&item.at, "").help(help));
             return None;
         };
+        if connector.name == "kafka" {
+            self.uses_kafka(what, &item.at);
+        }
         if !connector.ready {
             let ready: Vec<_> = all.iter().filter(|one| one.ready).map(|one| format!("{:?}", one.name)).collect();
             self.not_available(&format!("{what}: connector {name:?}"), &item.at, &format!("use {}", ready.join(", ")));

@@ -1,6 +1,6 @@
 //! The batch: the unit of checksum and of reading. The layout is drawn in the module above.
 
-use crate::log::NewRecord;
+use crate::log::{NewRecord, NewRecordRef};
 
 /// Bytes of a batch's header.
 pub(super) const HEADER: usize = 80;
@@ -174,7 +174,7 @@ pub(super) fn put_record(out: &mut Vec<u8>, delta: u64, time_delta: i64, key: Op
     }
 }
 
-fn put_headers(out: &mut Vec<u8>, headers: &[(String, Vec<u8>)]) {
+fn put_headers(out: &mut Vec<u8>, headers: &[(&str, &[u8])]) {
     put_varint(out, headers.len() as u64);
     for (name, value) in headers {
         put_varint(out, name.len() as u64);
@@ -256,15 +256,15 @@ impl Staged {
     }
 
     /// Adds a record.
-    pub(super) fn add(&mut self, record: &NewRecord) {
+    pub(super) fn add(&mut self, record: NewRecordRef<'_>) {
         let full = self.batches.last().is_none_or(|batch| self.bytes.len() - batch.start >= BATCH_BYTES);
         if full {
             self.batches.push(StagedBatch { start: self.bytes.len(), count: 0 });
             self.bytes.resize(self.bytes.len() + HEADER, 0);
         }
         let batch = self.batches.last_mut().expect("a batch was just opened");
-        put_record(&mut self.bytes, u64::from(batch.count), 0, record.key.as_deref(), record.value.as_deref());
-        put_headers(&mut self.bytes, &record.headers);
+        put_record(&mut self.bytes, u64::from(batch.count), 0, record.key, record.value);
+        put_headers(&mut self.bytes, record.headers);
         batch.count += 1;
     }
 

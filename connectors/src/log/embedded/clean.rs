@@ -46,7 +46,7 @@ impl CleanReport {
 pub(super) fn clean(partition: &Partition, retention: Retention, now: i64, segment_bytes: u64) -> Result<CleanReport> {
     let _upkeep = partition.upkeep.lock();
     match retention {
-        Retention::Keep => Ok(CleanReport::default()),
+        Retention::Keep | Retention::Default => Ok(CleanReport::default()),
         Retention::Bounded { max_age_ms, max_bytes } => bound(partition, max_age_ms, max_bytes, now),
         Retention::Compact { delete_retention_ms } => {
             let delete_at = now.saturating_add(micros(delete_retention_ms)).max(1);

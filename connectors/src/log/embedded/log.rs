@@ -18,7 +18,7 @@ use super::segment::bases;
 use super::topic::{
     DRAFT, Topic, TopicMeta, check_name, check_partitions, check_spec, partition_dir, partition_missing, topic_missing,
 };
-use crate::log::{Log, LogReader, Producer, TopicSpec};
+use crate::log::{Log, LogReader, Producer, Retention, TopicInfo, TopicSpec};
 
 /// Gives the time: microseconds since 1970.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -236,10 +236,23 @@ impl Log for EmbeddedLog {
             return topic.adopt(spec);
         }
         let topics = self.inner.dir.join("topics");
-        Topic::create(&topics, spec, (writer.clock)())?;
+        let retention = match spec.retention {
+            Retention::Default => Retention::Keep,
+            other => other,
+        };
+        Topic::create(&topics, &TopicSpec { retention, ..spec.clone() }, (writer.clock)())?;
         let topic = Topic::open(topics.join(&spec.name), spec.name.clone(), writer.segment_bytes)?;
         writer.topics.write().insert(spec.name.clone(), Arc::new(topic));
         Ok(())
+    }
+
+    fn topic(&self, name: &str) -> Result<Option<TopicInfo>> {
+        if !list(&self.inner.dir.join("topics"))?.iter().any(|known| known == name) {
+            return Ok(None);
+        }
+        let (_, meta) = self.inner.meta(name)?;
+        let compacted = matches!(meta.retention, Retention::Compact { .. });
+        Ok(Some(TopicInfo { partitions: meta.partitions, compacted }))
     }
 
     fn topics(&self) -> Result<Vec<(String, u32)>> {

@@ -98,6 +98,7 @@ pub use log::{Clock, EmbeddedLog};
 
 pub(in crate::log) use batch::{get_varint, put_varint};
 pub(in crate::log) use reader::EmbeddedReader;
+pub(crate) use topic::check_name;
 
 /// Most bytes of a record: key, value and headers.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;

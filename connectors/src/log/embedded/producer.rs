@@ -12,7 +12,7 @@ use super::fence::Pass;
 use super::log::Inner;
 use super::partition::Appender;
 use super::topic::Topic;
-use crate::log::{NewRecord, Producer, Retention};
+use crate::log::{NewRecordRef, Producer, Retention};
 
 /// Most bytes of a transaction: it is held in memory, and a segment holds it as a whole.
 const MAX_TRANSACTION_BYTES: usize = 1 << 30;
@@ -129,10 +129,10 @@ impl Producer for EmbeddedProducer {
         Ok(())
     }
 
-    fn append(&mut self, topic: &str, partition: PartitionId, record: NewRecord) -> Result<()> {
+    fn append_ref(&mut self, topic: &str, partition: PartitionId, record: NewRecordRef<'_>) -> Result<()> {
         self.expect(Phase::Open, "append")?;
         let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
-        let bytes = record.key.as_ref().map_or(0, Vec::len) + record.value.as_ref().map_or(0, Vec::len) + headers;
+        let bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + headers;
         if bytes > MAX_RECORD_BYTES {
             let (bytes, most) = (format_bytes(bytes as u64), format_bytes(MAX_RECORD_BYTES as u64));
             return Err(Error::user(
@@ -159,7 +159,7 @@ impl Producer for EmbeddedProducer {
                 format!("topic {topic:?} is compacted by key: every record needs one"),
             ));
         }
-        partitions.entry(partition).or_default().add(&record);
+        partitions.entry(partition).or_default().add(record);
         self.bytes += bytes;
         Ok(())
     }

@@ -29,7 +29,7 @@ pub(super) struct TopicMeta {
 impl TopicMeta {
     fn encode(&self) -> Vec<u8> {
         let (kind, a, b) = match self.retention {
-            Retention::Keep => (0u8, 0, 0),
+            Retention::Keep | Retention::Default => (0u8, 0, 0),
             Retention::Compact { delete_retention_ms } => (1, delete_retention_ms, 0),
             Retention::Bounded { max_age_ms, max_bytes } => {
                 (2, max_age_ms.unwrap_or(u64::MAX), max_bytes.unwrap_or(u64::MAX))
@@ -80,7 +80,7 @@ pub(super) fn check_spec(spec: &TopicSpec) -> Result<()> {
 }
 
 /// Checks that a name is fit for a folder.
-pub(super) fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let fits = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
     if fits && (1..=NAME_BYTES).contains(&name.len()) && name != "." && name != ".." {
         return Ok(());
@@ -137,7 +137,7 @@ impl Topic {
     pub(super) fn adopt(&self, spec: &TopicSpec) -> Result<()> {
         let mut meta = self.meta.write();
         check_partitions(&meta, spec)?;
-        if meta.retention != spec.retention {
+        if spec.retention != Retention::Default && meta.retention != spec.retention {
             let changed = TopicMeta { retention: spec.retention, ..*meta };
             changed.save(&self.dir)?;
             *meta = changed;

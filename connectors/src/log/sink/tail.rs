@@ -2,15 +2,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use thalweg_core::{Epoch, Error, PartitionId, Result};
+use thalweg_core::{Epoch, Error, JobId, PartitionId, Result};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{LogSinkConfig, target};
-use crate::SinkContext;
-use crate::log::{Log, LogRecord, NewRecord, POSITION_HEADER, Position};
-
-/// Bytes that are read at once.
-const READ_BYTES: usize = 1 << 20;
+use super::Target;
+use crate::log::{Log, LogRecord, NewRecord, NewRecordRef, POSITION_HEADER, Position, read_to_end};
 
 /// A record of the tail.
 #[derive(Clone, Copy, Debug)]
@@ -20,25 +16,26 @@ pub(super) struct Shown {
     pub(super) hash: u64,
 }
 
-/// One job partition of a writer.
-#[derive(Debug, Default)]
+/// What one partition of the topic shows of one job partition: the unit of comparison.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Part {
-    /// Its end in the topic partition, where all of `shown` is replayed.
-    pub(super) end: u64,
-    /// What the tail shows of it, in order, and was not replayed yet.
+    /// What the tail shows of it, in order, and was not given again yet.
     pub(super) shown: VecDeque<Shown>,
     /// The highest position that the tail shows.
     pub(super) highest: Option<(Epoch, u64)>,
 }
 
+/// The parts of a writer, by job partition, then by partition of the topic.
+pub(super) type Parts = BTreeMap<PartitionId, Vec<Part>>;
+
 /// What of a record must be the same when it is given again.
-pub(super) fn hash(record: &NewRecord) -> u64 {
+pub(super) fn hash(record: NewRecordRef<'_>) -> u64 {
     let mut hash = Xxh3::new();
-    for part in [&record.key, &record.value] {
-        hash.update(&part.as_ref().map_or(0, |part| part.len() as u64 + 1).to_le_bytes());
-        hash.update(part.as_deref().unwrap_or_default());
+    for part in [record.key, record.value] {
+        hash.update(&part.map_or(0, |part| part.len() as u64 + 1).to_le_bytes());
+        hash.update(part.unwrap_or_default());
     }
-    for (name, bytes) in record.headers.iter().filter(|(name, _)| name != POSITION_HEADER) {
+    for (name, bytes) in record.headers.iter().filter(|(name, _)| *name != POSITION_HEADER) {
         for part in [name.as_bytes(), bytes] {
             hash.update(&(part.len() as u64).to_le_bytes());
             hash.update(part);
@@ -47,60 +44,35 @@ pub(super) fn hash(record: &NewRecord) -> u64 {
     hash.digest()
 }
 
-/// Reads the tails of all partitions of a writer.
+/// Reads the tails of the topic from `ends` on, which move to where they end now. Records of `known` and earlier epochs are
+/// there, and known to be.
 pub(super) fn scan(
     log: &dyn Log,
-    config: &LogSinkConfig,
-    context: &SinkContext,
-) -> Result<BTreeMap<PartitionId, Part>> {
-    let mut parts: BTreeMap<PartitionId, Part> = BTreeMap::new();
-    let mut starts: BTreeMap<PartitionId, u64> = BTreeMap::new();
-    for (partition, end) in &context.partitions {
-        parts.insert(*partition, Part { end: *end, ..Part::default() });
-        let start = starts.entry(target(*partition, config.topic.partitions)).or_insert(*end);
-        *start = (*start).min(*end);
-    }
-    for (topic_partition, start) in starts {
-        scan_partition(log, config, context, topic_partition, start, &mut parts)?;
-    }
-    Ok(parts)
-}
-
-fn scan_partition(
-    log: &dyn Log,
-    config: &LogSinkConfig,
-    context: &SinkContext,
-    topic_partition: PartitionId,
-    start: u64,
-    parts: &mut BTreeMap<PartitionId, Part>,
+    target: &Target,
+    job: JobId,
+    known: Epoch,
+    ends: &mut BTreeMap<PartitionId, u64>,
+    parts: &mut Parts,
 ) -> Result<()> {
-    let topic = &config.topic.name;
-    let (first, end) = log.offsets(topic, topic_partition)?;
-    if first > start || end < start {
-        let message = format!(
-            "sink topic {topic:?} partition {topic_partition}: offset {start} of the checkpoint is not in it, it holds {first} to {end}; \
-             what was written cannot be told: keep records longer, or create the job anew"
-        );
-        return Err(Error::external("sink-lost", message));
-    }
-    let mut reader = log.reader(topic, topic_partition, start)?;
-    let mut records = Vec::new();
-    while reader.position() < end && reader.read(READ_BYTES, &mut records)? {
-        for record in records.drain(..) {
-            let Some(position) = position(&record.record) else { continue };
-            if position.job != context.job_id || position.sink != config.sink {
-                continue;
-            }
-            let part = parts.get_mut(&position.partition).filter(|part| record.offset >= part.end);
-            if let Some(part) = part {
-                note(part, &record, position, topic)?;
-            }
+    let topic = target.name();
+    for (partition, end) in ends {
+        let (first, last) = log.offsets(topic, *partition)?;
+        if first > *end || last < *end {
+            let message = format!(
+                "sink topic {topic:?} partition {partition}: offset {end} of the checkpoint is not in it, it holds {first} to {last}; \
+                 what was written cannot be told: keep records longer, or create the job anew"
+            );
+            return Err(Error::external("sink-lost", message));
         }
-    }
-    for (_, part) in
-        parts.iter_mut().filter(|(partition, _)| target(**partition, config.topic.partitions) == topic_partition)
-    {
-        part.end = end;
+        *end = read_to_end(log, topic, *partition, *end, |record| {
+            let Some(position) = position(&record.record) else { return Ok(()) };
+            if position.job != job || position.sink != target.config.sink || position.epoch <= known {
+                return Ok(());
+            }
+            let count = target.count as usize;
+            let of_job = parts.entry(position.partition).or_insert_with(|| vec![Part::default(); count]);
+            note(&mut of_job[usize::from(partition.0)], &record, position, topic)
+        })?;
     }
     Ok(())
 }
@@ -120,6 +92,9 @@ fn note(part: &mut Part, record: &LogRecord, position: Position, topic: &str) ->
         return Err(Error::internal("sink-order", message));
     }
     part.highest = Some(at);
-    part.shown.push_back(Shown { at, offset: record.offset, hash: hash(&record.record) });
+    let NewRecord { key, value, headers } = &record.record;
+    let headers: Vec<_> = headers.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+    let content = NewRecordRef { key: key.as_deref(), value: value.as_deref(), headers: &headers };
+    part.shown.push_back(Shown { at, offset: record.offset, hash: hash(content) });
     Ok(())
 }

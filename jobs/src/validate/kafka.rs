@@ -1,0 +1,71 @@
+//! `[kafka]`.
+
+use std::collections::BTreeMap;
+
+use thalweg_connectors::kafka::KafkaConfig;
+
+use crate::convert;
+use crate::diagnostic::Diagnostic;
+use crate::document::{At, Item, ItemKind};
+use crate::keys;
+use crate::spec::{KafkaSpec, Property};
+use crate::validate::Checker;
+use crate::validate::section::{self, Section};
+
+impl<'d> Checker<'d> {
+    /// What `[kafka]` says, where it is there.
+    pub(super) fn kafka(&mut self, root: &Section<'d>) -> Option<KafkaSpec> {
+        let kafka = self.inner("[kafka]", root, "kafka", keys::KAFKA)?;
+        let properties = match kafka.item("properties").map(|item| &item.kind) {
+            Some(ItemKind::Table(table)) => table
+                .entries
+                .iter()
+                .map(|entry| (entry.name.to_string(), self.property(&entry.name, &entry.item)))
+                .collect(),
+            _ => BTreeMap::new(),
+        };
+        let duration = |name| section::or_default(Some(&kafka), keys::KAFKA, name, convert::duration);
+        Some(KafkaSpec {
+            bootstrap_servers: kafka.get("bootstrap_servers", convert::text)?,
+            properties,
+            replication: kafka.get("replication", |item| convert::int(item, 1, 1000)).map(|count| count as u16),
+            wait: duration("wait"),
+            transaction_timeout: duration("transaction_timeout"),
+        })
+    }
+
+    fn property(&mut self, name: &str, item: &Item) -> Property {
+        if let ItemKind::Table(table) = &item.kind {
+            let [entry] = &*table.entries else { return Property::Plain(String::new()) };
+            let text = entry.item.text().unwrap_or_default().to_owned();
+            self.check_property(name, None, item);
+            return match &*entry.name {
+                "env" => Property::Env(text),
+                _ => Property::File(self.document.source.base.join(text)),
+            };
+        }
+        let text = convert::plain(item);
+        self.check_property(name, Some(&text), item);
+        Property::Plain(text)
+    }
+
+    fn check_property(&mut self, name: &str, value: Option<&str>, item: &Item) {
+        if let Err(error) = KafkaConfig::check_property(name, value) {
+            self.report(Diagnostic::error("kafka-property", error.message().to_owned()).at(&item.at, ""));
+        }
+    }
+
+    /// Remembers who uses Kafka, to ask for `[kafka]`.
+    pub(super) fn uses_kafka(&mut self, what: &str, at: &At) {
+        self.kafka_users.push((what.to_owned(), at.clone()));
+    }
+
+    /// Whoever uses Kafka needs to know where it is.
+    pub(super) fn check_kafka(&mut self, root: &Section<'d>) {
+        let users = std::mem::take(&mut self.kafka_users);
+        let Some((what, at)) = users.into_iter().next().filter(|_| root.item("kafka").is_none()) else { return };
+        let message = format!("{what} uses Kafka, and nothing says where it is");
+        let help = "add [kafka] with bootstrap_servers = \"host:port\"";
+        self.report(Diagnostic::error("kafka-missing", message).at(&at, "").help(help));
+    }
+}

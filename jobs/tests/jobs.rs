@@ -136,7 +136,7 @@ fn the_contract_is_known() {
     let problems = check(CONTRACT, &[]).expect_err("some of it is not available yet");
     let codes: BTreeSet<_> = problems.iter().map(|problem| problem.code).collect();
     assert_eq!(codes, BTreeSet::from(["cluster-only", "not-available"]), "{problems}");
-    assert_eq!(problems.iter().len(), 8, "{problems}");
+    assert_eq!(problems.iter().len(), 5, "{problems}");
     assert!(!problems.render(false).contains("KAFKA_PASSWORD"));
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use rdkafka::bindings as sys;
 use sys::{rd_kafka_conf_res_t, rd_kafka_resp_err_t, rd_kafka_type_t};
-use thalweg_core::{Error, Result};
+use thalweg_core::{Blame, Error, Result};
 
 use super::delivery::Deliveries;
 use super::error::kafka_error;
@@ -160,7 +160,12 @@ unsafe extern "C" fn on_error(_: *mut sys::rd_kafka_t, code: c_int, reason: *con
     let code = unsafe { std::mem::transmute::<c_int, rd_kafka_resp_err_t>(code) };
     heard.disturbed.store(true, Ordering::Relaxed);
     tracing::debug!("librdkafka: {reason}");
-    *heard.last.lock() = Some(kafka_error(code, "the connection to Kafka", &reason));
+    let error = kafka_error(code, "the connection to Kafka", &reason);
+    let mut last = heard.last.lock();
+    // That all brokers are down follows a password that is refused, and says less.
+    if last.as_ref().is_none_or(|last| last.blame() != Blame::User) {
+        *last = Some(error);
+    }
 }
 
 unsafe extern "C" fn on_log(_: *const sys::rd_kafka_t, level: c_int, facility: *const c_char, text: *const c_char) {

@@ -109,7 +109,13 @@ impl Cluster {
                 sys::rd_kafka_query_watermark_offsets(self.rk(), name.as_ptr(), partition, &mut low, &mut high, limit)
             };
             if code != NO_ERROR {
-                return Err(kafka_error(code, &doing, &describe(code)));
+                return match kafka_error(code, &doing, &describe(code)) {
+                    // What this client knows of the cluster may be old: a broker has just started, a topic was just made.
+                    error if error.code() == "kafka-topic-missing" && self.partitions(topic)?.is_some() => {
+                        Err(error.retryable())
+                    }
+                    error => Err(error),
+                };
             }
             Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
         })

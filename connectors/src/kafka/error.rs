@@ -4,10 +4,13 @@ use rdkafka::bindings as sys;
 use sys::rd_kafka_resp_err_t::{self, *};
 use thalweg_core::Error;
 
+/// The code of an error that says only that another one came before it.
+pub(super) const PURGED: &str = "kafka-purged";
+
 /// An error of ours for one of librdkafka's.
 ///
-/// `kafka-denied`, `kafka-topic-missing` and `record-too-large` are the user's to mend; `fenced` says that another producer has
-/// taken the id; `kafka-away` may pass, and a retry can help; everything else is `kafka`.
+/// `kafka-denied`, `kafka-topic-missing` and `record-too-large` are the user's to mend; `producer-fenced` says that another producer
+/// has taken the id, which may have been one of the same job; `kafka-away` may pass, and a retry can help; everything else is `kafka`.
 pub(super) fn kafka_error(code: rd_kafka_resp_err_t, doing: &str, why: &str) -> Error {
     let text = |advice: &str| format!("{doing}: {why}{advice}");
     match code {
@@ -15,7 +18,8 @@ pub(super) fn kafka_error(code: rd_kafka_resp_err_t, doing: &str, why: &str) -> 
         | RD_KAFKA_RESP_ERR_PRODUCER_FENCED
         | RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH
         | RD_KAFKA_RESP_ERR_INVALID_PRODUCER_ID_MAPPING
-        | RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID => Error::external("fenced", text("")),
+        | RD_KAFKA_RESP_ERR_UNKNOWN_PRODUCER_ID => Error::external("producer-fenced", text("")),
+        RD_KAFKA_RESP_ERR__PURGE_QUEUE | RD_KAFKA_RESP_ERR__PURGE_INFLIGHT => Error::external(PURGED, text("")),
         RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED
         | RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED
         | RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED

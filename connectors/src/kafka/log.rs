@@ -139,7 +139,10 @@ impl Log for KafkaLog {
 
     fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>> {
         let stale = |known: Generation| {
-            let text = format!("producer {id:?}: generation {generation} is over, generation {known} writes");
+            let text = format!(
+                "producer {id:?}: generation {generation} of the job is over, generation {known} writes: another process runs the job; \
+                 leave it to that one, and do not start this copy of its data folder again"
+            );
             Error::external("fenced", text)
         };
         let known = self.seen.lock().get(id).copied();

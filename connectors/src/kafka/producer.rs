@@ -18,7 +18,7 @@ use thalweg_core::{Error, PartitionId, Result, failpoint};
 
 use super::KafkaConfig;
 use super::client::{Client, NativeConfig};
-use super::error::{describe, kafka_error};
+use super::error::{PURGED, describe, kafka_error};
 use super::patience::{STOPPING, patiently};
 use crate::log::{NewRecordRef, Producer};
 
@@ -137,12 +137,27 @@ impl KafkaProducer {
         }
     }
 
+    /// Why the transaction has failed, where its records say only that they were purged: its commit tells.
+    fn cause(&self, error: Error) -> Error {
+        if error.code() != PURGED {
+            return error;
+        }
+        // Safety: the handle lives; the error is destroyed by `check`.
+        let outcome =
+            unsafe { Client::check(sys::rd_kafka_commit_transaction(self.client.rk, ABORT_MS), "commit_transaction") };
+        match outcome {
+            Err(refused) => refused.error.context(error.message()),
+            Ok(()) => error,
+        }
+    }
+
     fn end(&mut self) -> Result<Vec<(usize, i32, u64)>> {
         if !self.transactional {
             return self.deliver(self.config.patience + SLOW_COMMIT);
         }
         let limit = self.config.transaction_timeout;
-        let (began, ends) = (Instant::now(), self.deliver(limit)?);
+        let began = Instant::now();
+        let ends = self.deliver(limit).map_err(|error| self.cause(error))?;
         failpoint::pass("kafka-commit")?;
         loop {
             // Safety: the handle lives; the error is destroyed by `check`.

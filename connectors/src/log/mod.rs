@@ -6,6 +6,7 @@
 //!    (compaction, transaction markers). Reading from an offset gives everything still kept at or after it, in order.
 //! 2. A producer is got by [`Log::fence`] with an id and a generation: every earlier producer of that id is dead from then on,
 //!    its open transaction aborted; a lower generation than one seen before is refused with the code `fenced`.
+//!    Where being fenced proves no newer generation, what the older producer gets is `producer-fenced`.
 //! 3. [`Producer::commit`] makes everything since [`Producer::begin`] durable and visible, per topic partition all or nothing.
 //!    After an error of `commit` the outcome is unknown, and the producer is unusable: fence anew, read what is there.
 //! 4. Readers see only committed records, and never one that could vanish after a crash.

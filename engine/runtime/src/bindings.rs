@@ -77,6 +77,9 @@ impl BindingsWriter {
 
     fn try_append(&mut self, bindings: &[Binding]) -> Result<()> {
         failpoint::pass("bindings-append")?;
+        if self.producer.is_spent() {
+            self.producer = self.log.fence(&self.id, self.generation)?;
+        }
         self.producer.begin()?;
         for binding in bindings {
             let mut value = vec![VERSION];
@@ -91,9 +94,6 @@ impl BindingsWriter {
         let first = end.saturating_sub(bindings.len() as u64);
         self.offsets.extend(bindings.iter().zip(first..).map(|(binding, offset)| (binding.epoch, offset)));
         self.known = self.known.max(end);
-        if self.producer.is_spent() {
-            self.producer = self.log.fence(&self.id, self.generation)?;
-        }
         Ok(())
     }
 

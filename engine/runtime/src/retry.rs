@@ -13,6 +13,8 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_s
 const MOST_FAILURES: u32 = 30;
 /// The log has stopped for good after a write that failed: only a new process can write again.
 const LOG_FAILED: &str = "log-failed";
+/// Another process runs the job: this one must not disturb it again.
+const FENCED: &str = "fenced";
 
 /// What is known of the attempts since the last committed checkpoint. Times are since any fixed moment.
 #[derive(Debug, Default)]
@@ -27,8 +29,11 @@ pub(crate) struct Retries {
 impl Retries {
     /// A checkpoint cannot be written.
     ///
-    /// Errors: the first failure, where another attempt cannot help any more.
+    /// Errors: the first failure, where another attempt cannot help any more; a newer generation at once.
     pub(crate) fn failed(&mut self, error: Error, now: Duration) -> Result<()> {
+        if error.code() == FENCED {
+            return Err(error);
+        }
         let hopeless = error.code() == LOG_FAILED;
         self.cause.get_or_insert(error);
         self.failures += 1;
@@ -97,6 +102,8 @@ mod tests {
         let mut retries = Retries::default();
         retries.failed(broken("disk-full"), MS).expect("another attempt");
         assert_eq!(retries.failed(broken(LOG_FAILED), MS).expect_err("hopeless").code(), "disk-full");
+        retries.failed(broken("io"), MS).expect("another attempt");
+        assert_eq!(retries.failed(broken(FENCED), MS).expect_err("hopeless").code(), FENCED);
     }
 
     #[test]

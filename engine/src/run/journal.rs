@@ -5,7 +5,6 @@
 //! is trimmed.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use thalweg_connectors::log::{EmbeddedLog, Log, NewRecord, Producer, Retention, TopicSpec};
 use thalweg_coordinator::{Entry, JobHistory, Refused};
@@ -24,8 +23,6 @@ pub(super) struct Journal {
     producer: Box<dyn Producer>,
     history: JobHistory,
     since_snapshot: u64,
-    /// The history's generation, for those who look at it from other threads.
-    generation: Arc<AtomicU64>,
 }
 
 /// Reads the history of a job from its log, without changing anything; the empty one where there is none.
@@ -75,18 +72,12 @@ impl Journal {
         let (history, since_snapshot) = read(&log)?;
         log.ensure(&TopicSpec { name: TOPIC.to_owned(), partitions: 1, retention: Retention::Keep })?;
         let producer = log.fence(TOPIC, history.generation().next())?;
-        let generation = Arc::new(AtomicU64::new(history.generation().0));
-        Ok(Self { log, producer, history, since_snapshot, generation })
+        Ok(Self { log, producer, history, since_snapshot })
     }
 
     /// What has been decided.
     pub(super) fn history(&self) -> &JobHistory {
         &self.history
-    }
-
-    /// The current generation, kept up to date.
-    pub(super) fn generation(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.generation)
     }
 
     /// Makes an entry durable and applies it. An entry that the history refuses is not written.
@@ -102,7 +93,6 @@ impl Journal {
         self.append("entry", bytes)?;
         failpoint::pass("history-durable")?;
         self.history = next;
-        self.generation.store(self.history.generation().0, Ordering::Release);
         self.since_snapshot += 1;
         if self.since_snapshot >= SNAPSHOT_EVERY {
             self.snapshot()?;

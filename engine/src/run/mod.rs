@@ -6,6 +6,7 @@
 //! DATA/JOB/state/  the task's RocksDB
 //! ```
 
+mod claim;
 mod journal;
 mod shell;
 mod stopped;
@@ -13,13 +14,11 @@ mod stopped;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 
-use thalweg_connectors::kafka::KafkaLog;
 use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
 use thalweg_coordinator::Entry;
-use thalweg_core::{Epoch, Error, Generation, JobId, Metrics, Phase, Result, TaskIndex};
+use thalweg_core::{Epoch, Error, JobId, Metrics, Phase, Result, TaskIndex};
 use thalweg_jobs::{DeadLettersSpec, JobSpec, KafkaSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
 use thalweg_runtime::{Logs, RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
@@ -28,6 +27,7 @@ use crate::cli::{Failure, HttpAddress, RunArguments, Screen, keep_copy};
 use crate::http::{Server, ServerOptions};
 use crate::progress::Progress;
 use crate::signals::on_stop;
+use claim::Claims;
 use journal::Journal;
 use shell::{Accepted, Shell, ShellEvent};
 
@@ -47,7 +47,7 @@ pub(crate) fn run(
         job_id: opened.job_id,
         log: opened.log.clone(),
         log_dir: opened.log.dir().to_owned(),
-        kafka: opened.kafka.clone().map(|kafka| -> Arc<dyn Log> { kafka }),
+        kafka: opened.kafka.as_ref().map(|kafka| -> Arc<dyn Log> { kafka.log().clone() }),
         keep_input: arguments.keep_bindings,
         recorded: opened.recorded.as_ref().map(|(run, dir)| (run.job_id, dir.clone())),
         open_log: &open_other,
@@ -58,14 +58,6 @@ pub(crate) fn run(
     let (file, folder) = (arguments.job.clone(), arguments.data.join(job.name.as_str()));
     // The state belongs to this job file from the moment when its plan is accepted.
     run_plan(plan, opened, Box::new(move || keep_copy(&file, &folder)), arguments, screen)
-}
-
-/// The cluster of the job, seen under the job's name. A producer of it is handed out after a look at the generation in the job's
-/// journal, which this process alone writes.
-fn open_kafka(kafka: &KafkaSpec, journal: &Journal, job: &str) -> Result<Arc<KafkaLog>> {
-    let generation = journal.generation();
-    let look = Arc::new(move || Ok(Generation(generation.load(Ordering::Acquire))));
-    Ok(Arc::new(KafkaLog::new(kafka.config()?, &format!("thalweg-{job}"), look)?))
 }
 
 /// Runs a plan that was written in Rust.
@@ -81,7 +73,7 @@ pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -
 struct Opened {
     log: Arc<EmbeddedLog>,
     /// The cluster of its `[kafka]`.
-    kafka: Option<Arc<KafkaLog>>,
+    kafka: Option<Arc<Claims>>,
     journal: Journal,
     /// That which it was created with, or a new one.
     job_id: JobId,
@@ -97,10 +89,12 @@ fn open_job(arguments: &RunArguments, job: &str, kafka: Option<&KafkaSpec>) -> R
     let journal = Journal::open(log.clone())?;
     let job_id = match journal.history().zero() {
         Some(zero) => zero.job_id,
-        None => random_job_id()?,
+        None => JobId(random_number()?),
     };
-    let kafka = kafka.map(|kafka| open_kafka(kafka, &journal, job)).transpose()?;
-    let other = |data| recorded_run(data, job, kafka.as_deref().map(|kafka| -> &dyn Log { kafka }));
+    let open_kafka =
+        |kafka: &KafkaSpec| Claims::open(kafka.config()?, &format!("thalweg-{job}"), job_id, random_number()?);
+    let kafka = kafka.map(open_kafka).transpose()?;
+    let other = |data| recorded_run(data, job, kafka.as_deref().map(|kafka| -> &dyn Log { &**kafka.log() }));
     let recorded = arguments.bindings.as_deref().map(other).transpose()?;
     Ok(Opened { log, kafka, journal, job_id, recorded })
 }
@@ -125,7 +119,7 @@ fn run_plan(
         job_id,
         task: TaskIndex(0),
         workers,
-        logs: Logs::new(log.clone(), kafka.clone().map(|kafka| -> Arc<dyn Log> { kafka })),
+        logs: Logs::new(log.clone(), kafka.as_ref().map(|kafka| -> Arc<dyn Log> { kafka.log().clone() })),
         state_dir: arguments.data.join(plan.settings().name.as_str()).join("state"),
         metrics: metrics.clone(),
         recorded: recorded.map(|(run, _)| run),
@@ -142,15 +136,16 @@ fn run_plan(
     if let Some(server) = &server {
         tracing::info!("serving http://{}", server.local_addr());
     }
+    let cluster = kafka.as_ref().map(|kafka| kafka.log().config().clone());
     on_stop(move |_| {
         // A broker that is away must not hold up the end.
-        if let Some(kafka) = &kafka {
-            kafka.config().stop();
+        if let Some(cluster) = &cluster {
+            cluster.stop();
         }
         drop(stop.send(ShellEvent::Stop));
     })?;
     let progress = Progress::start(task.service(), screen);
-    let mut shell = Shell::new(journal, task, &plan, log, accepted);
+    let mut shell = Shell::new(journal, task, &plan, log, (kafka, accepted));
     let outcome = shell.run(&inbox);
     if outcome.is_ok() {
         shell.set_phase(if shell.finished() { Phase::Finished } else { Phase::Stopped });
@@ -224,10 +219,10 @@ fn clock() -> thalweg_connectors::log::Clock {
     })
 }
 
-fn random_job_id() -> Result<JobId> {
+fn random_number() -> Result<u128> {
     let mut bytes = [0; 16];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
-        .map_err(|error| Error::io("reading /dev/urandom for the id of a new job", error))?;
-    Ok(JobId(u128::from_le_bytes(bytes)))
+        .map_err(|error| Error::io("reading /dev/urandom for the id of a job", error))?;
+    Ok(u128::from_le_bytes(bytes))
 }

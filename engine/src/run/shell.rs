@@ -12,6 +12,7 @@ use thalweg_core::{Command, Epoch, Error, Phase, Result};
 use thalweg_operators::Plan;
 use thalweg_runtime::{Task, TaskEvent};
 
+use super::claim::Claims;
 use super::journal::Journal;
 
 /// How often the leader looks at the clock.
@@ -40,6 +41,8 @@ pub(super) struct Shell {
     fingerprint: u64,
     task: Task,
     log: Arc<EmbeddedLog>,
+    /// Where the job has something in Kafka: the claims on it there.
+    claims: Option<Arc<Claims>>,
     cleaning: Option<JoinHandle<()>>,
     cleaned: Instant,
     started: Instant,
@@ -54,7 +57,13 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(journal: Journal, task: Task, plan: &Plan, log: Arc<EmbeddedLog>, accepted: Accepted) -> Self {
+    pub(super) fn new(
+        journal: Journal,
+        task: Task,
+        plan: &Plan,
+        log: Arc<EmbeddedLog>,
+        (claims, accepted): (Option<Arc<Claims>>, Accepted),
+    ) -> Self {
         let limits = Limits {
             checkpoint_interval: plan.settings().checkpoint_interval,
             checkpoint_limit: NEVER,
@@ -68,6 +77,7 @@ impl Shell {
             fingerprint: plan.fingerprint(),
             task,
             log,
+            claims,
             cleaning: None,
             cleaned: Instant::now(),
             started: Instant::now(),
@@ -163,6 +173,9 @@ impl Shell {
                     queue.extend(leader.handle(self.journal.history(), now, Event::Decided(entry, outcome)));
                 }
                 Output::Send(_, command) => {
+                    if let (Some(claims), Command::Fence { generation }) = (&self.claims, &command) {
+                        claims.claim(*generation)?;
+                    }
                     if let Some(accepted) = self.accepted.take_if(|_| matches!(command, Command::Run(_))) {
                         accepted()?;
                     }

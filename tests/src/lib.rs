@@ -12,7 +12,9 @@
 
 mod binary;
 mod client;
+mod disturbance;
 mod folder;
+mod home;
 mod input;
 pub mod kafka;
 mod keeper;
@@ -30,7 +32,9 @@ mod until;
 
 pub use binary::Binary;
 pub use client::{Answer, Client};
+pub use disturbance::Disturbance;
 pub use folder::Folder;
+pub use home::Home;
 pub use letters::Letter;
 pub use outputs::{Outputs, check_prefix};
 pub use points::{Points, points};

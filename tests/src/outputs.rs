@@ -7,6 +7,7 @@ use thalweg_connectors::dead_letter::StoredLetter;
 use thalweg_connectors::log::{Log, LogRecord, POSITION_HEADER, Position};
 use thalweg_core::{Epoch, PartitionId};
 
+use crate::home::{Topics, check_follows};
 use crate::letters::{Letter, check_letters};
 use crate::reference::{Reference, job_id_of, open_log};
 use crate::sketch::{JobSketch, SinkKind};
@@ -16,8 +17,8 @@ use crate::sketch::{JobSketch, SinkKind};
 pub struct Outputs {
     /// Files, by path below `out/`; empty ones are not there.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// The records of log sinks, by sink and job partition.
-    pub topics: BTreeMap<(usize, u16), Vec<Vec<u8>>>,
+    /// The records of sinks on a log, by sink, job partition and partition of the topic.
+    pub topics: Topics,
     /// The records that were set aside.
     pub dead_letters: Vec<Letter>,
 }
@@ -34,8 +35,8 @@ impl Outputs {
         if (!logged.is_empty() || job.aside) && data.exists() {
             let log = open_log(data)?;
             for index in logged {
-                read_topic(&log, &format!("sink{index}"), |partition, record| {
-                    let of = outputs.topics.entry((index, partition.0)).or_default();
+                read_topic(&log, &format!("sink{index}"), |(job_partition, partition), record| {
+                    let of = outputs.topics.entry((index, job_partition.0, partition)).or_default();
                     of.push(record.record.value.unwrap_or_default());
                     Ok(())
                 })?;
@@ -47,6 +48,9 @@ impl Outputs {
                     Ok(())
                 })?;
             }
+        }
+        if let Some(home) = &job.kafka {
+            outputs.topics.append(&mut home.read(job)?);
         }
         Ok(outputs)
     }
@@ -60,7 +64,7 @@ impl Outputs {
         for (name, bytes) in &self.files {
             check_lines(name, &lines(bytes), &lines(&reference.files[name]))?;
         }
-        let keys = |topics: &BTreeMap<(usize, u16), Vec<Vec<u8>>>| topics.keys().copied().collect::<Vec<_>>();
+        let keys = |topics: &Topics| topics.keys().copied().collect::<Vec<_>>();
         if keys(&self.topics) != keys(&reference.topics) {
             return Err(format!("topics {:?}, but there should be {:?}", keys(&self.topics), keys(&reference.topics)));
         }
@@ -76,7 +80,7 @@ impl Outputs {
 fn read_topic(
     log: &dyn Log,
     name: &str,
-    mut take: impl FnMut(PartitionId, LogRecord) -> Result<(), String>,
+    mut take: impl FnMut((PartitionId, u16), LogRecord) -> Result<(), String>,
 ) -> Result<(), String> {
     let topics = log.topics().map_err(|error| error.to_string())?;
     let Some((_, partitions)) = topics.into_iter().find(|(topic, _)| topic == name) else { return Ok(()) };
@@ -89,16 +93,9 @@ fn read_topic(
                 let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
                 let position = header.and_then(|(_, bytes)| Position::decode(bytes));
                 let position = position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
-                let at = (position.epoch, position.sequence);
-                let follows = match last.insert(position.partition, at) {
-                    Some((epoch, sequence)) if epoch == at.0 => at.1 == sequence + 1,
-                    Some((epoch, _)) => epoch < at.0 && at.1 == 0,
-                    None => at.1 == 0,
-                };
-                if !follows || position.partition.0 % partitions as u16 != partition {
-                    return Err(format!("{name}, partition {partition}: {position:?} is out of order"));
-                }
-                take(position.partition, record)?;
+                check_follows(last.insert(position.partition, (position.epoch, position.sequence)), &position)
+                    .map_err(|error| format!("{name}, partition {partition}: {error}"))?;
+                take((position.partition, partition), record)?;
             }
         }
     }

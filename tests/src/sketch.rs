@@ -1,6 +1,6 @@
 //! A job as the harness knows it: small enough to be interpreted naively, rich enough to hit every path of the engine.
 
-use crate::Random;
+use crate::{Home, Random};
 
 /// What a source reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +130,8 @@ pub enum SinkKind {
     Single,
     /// A topic of the job's own log with so many partitions.
     Log(u64),
+    /// A topic of Kafka with so many partitions; by the key of its records, or without keys by job partition.
+    Kafka(u64, Option<KeyOf>),
 }
 
 /// A sink.
@@ -156,6 +158,8 @@ pub struct JobSketch {
     pub checkpoint: u64,
     /// Whether stores have a changelog.
     pub changelog: bool,
+    /// Where its topics are, where it lives in Kafka: sinks, bindings and changelogs.
+    pub kafka: Option<Home>,
     /// Bytes of memory for values: little, so that the disk is read.
     pub memory: Option<u64>,
     /// Whether records that fail are set aside, and there are such records.
@@ -174,6 +178,15 @@ pub(crate) const JOB: &str = "exact";
 impl JobSketch {
     /// The job of a seed; `custom` says whether it may use the operators of the harness's own job binary.
     pub fn generate(seed: u64, custom: bool) -> Self {
+        Self::generate_with(seed, custom, Random::new(seed ^ 0x6173_6964).once_in(2))
+    }
+
+    /// The same, where nothing is set aside: dead letters are in the job's own log.
+    pub fn generate_for_kafka(seed: u64, custom: bool) -> Self {
+        Self::generate_with(seed, custom, false)
+    }
+
+    fn generate_with(seed: u64, custom: bool, aside: bool) -> Self {
         let mut random = Random::new(seed);
         let random = &mut random;
         let sources: Vec<SourceSketch> = (0..random.between(1, 3)).map(|_| source(random)).collect();
@@ -184,8 +197,9 @@ impl JobSketch {
             max_records: random.between(20, 400),
             checkpoint: random.between(20, 200),
             changelog: random.once_in(2),
+            kafka: None,
             memory: random.once_in(3).then_some(64 << 10),
-            aside: Random::new(seed ^ 0x6173_6964).once_in(2),
+            aside,
             sources,
             operators: Vec::new(),
             sinks: Vec::new(),
@@ -251,6 +265,33 @@ impl JobSketch {
         }
     }
 
+    /// Moves it to Kafka: two sinks there, by key and by job partition, over one and three partitions as the seed says.
+    #[must_use]
+    pub fn moved_to(mut self, home: Home) -> Self {
+        let folds = self.operators.iter().enumerate().filter_map(|(index, operator)| match operator.step {
+            Step::Fold(key, _) => Some((self.sources.len() + index, key)),
+            _ => None,
+        });
+        let folds: Vec<(usize, KeyOf)> = folds.collect();
+        let key = folds[0].1;
+        let keyed = folds.iter().filter(|(_, of)| *of == key).map(|(index, _)| *index).collect();
+        let all = folds.iter().map(|(index, _)| *index).collect();
+        let (few, many) = if self.seed.is_multiple_of(2) { (1, 3) } else { (3, 1) };
+        self.sinks.retain(|sink| sink.kind == SinkKind::Folder);
+        self.sinks.push(SinkSketch { kind: SinkKind::Kafka(few, Some(key)), inputs: keyed });
+        self.sinks.push(SinkSketch { kind: SinkKind::Kafka(many, None), inputs: all });
+        self.kafka = Some(home);
+        self
+    }
+
+    /// Its sinks in Kafka, with their partitions.
+    pub(crate) fn kafka_sinks(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.sinks.iter().enumerate().filter_map(|(index, sink)| match sink.kind {
+            SinkKind::Kafka(partitions, _) => Some((index, partitions)),
+            _ => None,
+        })
+    }
+
     fn add(&mut self, step: Step, inputs: Vec<usize>) -> usize {
         self.operators.push(OperatorSketch { step, inputs });
         self.sources.len() + self.operators.len() - 1
@@ -291,6 +332,7 @@ impl JobSketch {
         if let Some(memory) = self.memory {
             text += &format!("[job.state]\nmemory = \"{memory}B\"\n");
         }
+        text += &self.kafka.as_ref().map(Home::to_toml).unwrap_or_default();
         for (index, source) in self.sources.iter().enumerate() {
             text += &source_toml(index, source, self.seed);
         }
@@ -299,7 +341,8 @@ impl JobSketch {
             text += &format!("\n[operators.op{index}]\ninputs = {inputs:?}\n{}\n", self.step_toml(operator));
         }
         for store in self.stores().iter().filter(|_| self.changelog) {
-            text += &format!("\n[stores.{store}]\nchangelog = \"log\"\n");
+            let home = if self.kafka.is_some() { "kafka" } else { "log" };
+            text += &format!("\n[stores.{store}]\nchangelog = \"{home}\"\n");
         }
         for (index, sink) in self.sinks.iter().enumerate() {
             let inputs = self.names(&sink.inputs);
@@ -308,6 +351,10 @@ impl JobSketch {
                 SinkKind::Single => format!("connector = \"file\"\npath = \"out/sink{index}.jsonl\"\nsingle = true"),
                 SinkKind::Log(partitions) => {
                     format!("connector = \"log\"\ntopic = \"sink{index}\"\npartitions = {partitions}")
+                }
+                SinkKind::Kafka(partitions, key) => {
+                    let home = self.kafka.as_ref().expect("a sink in Kafka has a home");
+                    home.sink_toml(index, partitions, key)
                 }
             };
             text += &format!("\n[sinks.sink{index}]\ninputs = {inputs:?}\n{body}\n");

@@ -6,38 +6,58 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::outputs::check_prefix;
-use crate::reference::{Reference, recorded_run};
+use crate::reference::{Reference, recorded_in_kafka, recorded_run};
 use crate::sketch::{JOB, JobSketch};
 use crate::stores::scan_store;
-use crate::{Binary, Client, Ended, Folder, Observation, Outputs, Process, Random, RunFlags, input};
+use crate::{Binary, Client, Disturbance, Ended, Folder, Home, Observation, Outputs, Process, Random, RunFlags, input};
 
 /// How one run of the binary comes to its end.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum End {
     /// It is killed so long after its start.
     Kill(Duration),
     /// At a failpoint: `name=kill@N` or `name=error@N`.
     Point(String),
+    /// By itself, whatever is done to it and around it.
+    During(Disturbance),
 }
 
 /// What happens to one run of the binary.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Fault {
     /// How it ends.
     pub end: End,
     /// Whether its state folder is deleted then.
     pub lose_state: bool,
+    /// How long the job is away then.
+    pub outage: Duration,
 }
 
 impl Fault {
     /// A kill at a moment.
     pub fn kill(after: Duration) -> Self {
-        Self { end: End::Kill(after), lose_state: false }
+        Self::of(End::Kill(after))
     }
 
     /// A failpoint, as `THALWEG_FAILPOINTS` has it.
     pub fn point(point: impl Into<String>) -> Self {
-        Self { end: End::Point(point.into()), lose_state: false }
+        Self::of(End::Point(point.into()))
+    }
+
+    /// Something happens while it runs, and it has to come to its end all the same.
+    pub fn during(disturbance: Disturbance) -> Self {
+        Self::of(End::During(disturbance))
+    }
+
+    fn of(end: End) -> Self {
+        Self { end, lose_state: false, outage: Duration::ZERO }
+    }
+
+    /// And the job is away for some time.
+    #[must_use]
+    pub fn with_outage(mut self, outage: Duration) -> Self {
+        self.outage = outage;
+        self
     }
 
     /// And the state folder is deleted.
@@ -63,6 +83,8 @@ pub struct TrialOptions {
     pub life: u64,
     /// Whether all stores have a changelog; as the seed says where nothing is given.
     pub changelog: Option<bool>,
+    /// Where the job lives in Kafka; on its own disk where nothing is given.
+    pub kafka: Option<Home>,
     /// Whether there is a sink of every kind, whatever the seed says.
     pub every_sink: bool,
 }
@@ -99,16 +121,16 @@ impl TrialOptions {
         let changelog = random.once_in(2);
         let fault = |random: &mut Random| {
             let lose_state = changelog && random.once_in(4);
-            Fault { end: End::Kill(moment(random)), lose_state }
+            let fault = Fault::kill(moment(random));
+            if lose_state { fault.losing_state() } else { fault }
         };
         Self {
             custom: seed % 2 == 1,
             faults: (0..kills).map(|_| fault(&mut random)).collect(),
-            bug: None,
             observe: seed.is_multiple_of(3),
             life,
             changelog: Some(changelog),
-            every_sink: false,
+            ..Self::default()
         }
     }
 
@@ -149,7 +171,10 @@ struct Running<'a> {
 
 impl<'a> Running<'a> {
     fn new(seed: u64, options: &'a TrialOptions, folder: &'a Folder) -> Self {
-        let mut job = JobSketch::generate(seed, options.custom);
+        let mut job = match &options.kafka {
+            Some(home) => JobSketch::generate_for_kafka(seed, options.custom).moved_to(home.clone()),
+            None => JobSketch::generate(seed, options.custom),
+        };
         if let Some(changelog) = options.changelog {
             job.changelog = changelog;
         }
@@ -192,7 +217,7 @@ impl<'a> Running<'a> {
         let bug = self.options.bug.map(|bug| format!("{bug}=bug"));
         let point = fault.and_then(|fault| match &fault.end {
             End::Point(point) => Some(point.clone()),
-            End::Kill(_) => None,
+            End::Kill(_) | End::During(_) => None,
         });
         let failpoints = bug.into_iter().chain(point).collect::<Vec<_>>().join(";");
         let flags = RunFlags { workers, http, serve, failpoints, ..RunFlags::new(&self.data) };
@@ -215,9 +240,13 @@ impl<'a> Running<'a> {
             if observe {
                 scope.spawn(move || observe_stores(&log, stores, over, seen));
             }
+            if let End::During(disturbance) = &fault.end {
+                let id = process.id();
+                scope.spawn(move || disturbance.act(id));
+            }
             ended = match &fault.end {
                 End::Kill(after) => process.wait_for(*after),
-                End::Point(_) => Some(process.wait()),
+                End::Point(_) | End::During(_) => Some(process.wait()),
             };
             if ended.is_none() {
                 process.kill();
@@ -243,6 +272,13 @@ impl<'a> Running<'a> {
                 self.trial.errors += 1;
                 false
             }
+            // Where epochs are cut by count, none may be added for another attempt at the last checkpoint.
+            (Some(Ended::Code(1)), End::During(_))
+                if self.job.interval.is_none() && log.contains("the last checkpoint was given up") =>
+            {
+                self.trial.errors += 1;
+                false
+            }
             (Some(ended), _) => return Err(format!("run {} ended with {ended:?}:\n{log}", self.runs)),
         };
         if fault.lose_state {
@@ -251,6 +287,7 @@ impl<'a> Running<'a> {
                 std::fs::remove_dir_all(&state).map_err(|error| error.to_string())?;
             }
         }
+        std::thread::sleep(fault.outage);
         self.look()?;
         Ok(finished)
     }
@@ -287,7 +324,10 @@ impl<'a> Running<'a> {
             process.kill();
         }
         self.look()?;
-        let run = recorded_run(&self.data)?;
+        let run = match &self.job.kafka {
+            Some(home) => recorded_in_kafka(&self.job, home)?,
+            None => recorded_run(&self.data)?,
+        };
         let last = run.bindings.len() as u64;
         let observed: BTreeSet<u64> = self.seen.iter().chain(&scans).map(|seen| seen.epoch).collect();
         let reference = Reference::interpret(&self.job, self.folder.path(), &run, &observed)?;

@@ -14,9 +14,14 @@ const KILLS: u64 = 100;
 const KILLS_PER_SEED: u64 = 6;
 
 /// Failpoints that a job does not pass in a test's time, with who hits them.
-const ELSEWHERE: [(&str, &str); 2] = [
+const ELSEWHERE: [(&str, &str); 6] = [
     // A checkpoint is given up only where its changelogs cannot be written, which takes an error at another point first.
     ("checkpoint-abandoned", "a_checkpoint_that_cannot_be_written_is_made_up_for"),
+    // Of Kafka.
+    ("claim-append", "kafka/exactness.rs"),
+    ("claim-durable", "kafka/exactness.rs"),
+    ("kafka-commit", "kafka/exactness.rs"),
+    ("kafka-committed", "kafka/exactness.rs"),
     // A log is cleaned each minute, and only segments that are full: connectors/tests/log_faults.rs kills it there.
     ("log-clean-rename", "connectors/tests/log_faults.rs"),
 ];

@@ -1,7 +1,17 @@
 //! Kafka: a broker that the tests start, and what goes through it.
 
+#[path = "kafka/exactness.rs"]
+mod exactness;
+#[path = "kafka/faults.rs"]
+mod faults;
+#[path = "kafka/invariants.rs"]
+mod invariants;
+#[path = "kafka/job.rs"]
+mod job;
 #[path = "kafka/log.rs"]
 mod log;
+#[path = "kafka/surroundings.rs"]
+mod surroundings;
 
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,9 @@
 //! Kafka with three brokers. Not in the gate: `scripts/long-kafka` runs it.
 
+use std::sync::{Arc, Mutex};
+
 use thalweg_tests::kafka::{BrokerSettings, Cluster, Isolation, Record};
+use thalweg_tests::{Disturbance, Fault, Home, Trial, TrialOptions};
 
 #[test]
 fn a_cluster_bears_the_loss_of_each_broker_in_turn() {
@@ -22,4 +25,46 @@ fn a_cluster_bears_the_loss_of_each_broker_in_turn() {
     read.sort();
     written.sort();
     assert_eq!(read, written);
+}
+
+/// Every broker is stopped in order and started again, then killed and started again, while jobs run: coordinators and leaders move.
+#[test]
+fn a_job_bears_a_rolling_restart() {
+    let settings = BrokerSettings::new().with("default.replication.factor", 3).with("min.insync.replicas", 2);
+    let cluster = Arc::new(Mutex::new(Cluster::start(3, &settings)));
+    let (bootstrap, client) = {
+        let cluster = cluster.lock().expect("nobody panics while it is locked");
+        (cluster.bootstrap(), cluster.client())
+    };
+    let rolling = Arc::clone(&cluster);
+    let restart = Disturbance::new("rolling restart", move |_| {
+        let mut cluster = rolling.lock().expect("nobody panics while it is locked");
+        for (id, killed) in (1..=3).flat_map(|id| [(id, false), (id, true)]) {
+            if killed {
+                cluster.broker(id).kill();
+            } else {
+                cluster.broker(id).stop();
+            }
+            cluster.wait_until_alive(2);
+            cluster.broker(id).start_again();
+            cluster.wait_until_alive(3);
+        }
+    });
+    std::thread::scope(|scope| {
+        for (seed, disturbance) in [(8000, restart), (8001, Disturbance::none())] {
+            let home = Home::new(&bootstrap, client.clone()).with_transaction_timeout(5_000);
+            scope.spawn(move || {
+                let options = TrialOptions {
+                    custom: seed % 2 == 1,
+                    faults: vec![Fault::during(disturbance)],
+                    life: 25_000,
+                    changelog: Some(true),
+                    kafka: Some(home),
+                    ..TrialOptions::default()
+                };
+                let trial = Trial::run(seed, &options).unwrap_or_else(|error| panic!("{error}"));
+                println!("seed {seed}: {trial:?}");
+            });
+        }
+    });
 }

@@ -1,4 +1,5 @@
-//! The harness's own job binary: one keyed process that uses everything that user code may use.
+//! The harness's own job binary: one keyed process that uses everything that user code may use, and one whose results prove their
+//! own order.
 
 use thalweg::prelude::*;
 use thalweg_core::{Row, Shape};
@@ -82,11 +83,51 @@ impl KeyedProcess for Visits {
     }
 }
 
+/// The last link of a chain.
+#[derive(Serialize, Deserialize)]
+#[serde(crate = "thalweg::serde")]
+struct Link {
+    count: i64,
+    hash: i64,
+}
+
+/// Each result carries its number and the hash of the one before: a reader sees by itself what is missing, twice or out of order.
+#[derive(Deserialize)]
+#[serde(crate = "thalweg::serde")]
+struct Chain;
+
+impl KeyedProcess for Chain {
+    type Key = String;
+    type In = Line;
+    type State = Link;
+    type Out = Value;
+
+    fn process(
+        &self,
+        word: &String,
+        lines: &mut Records<Self>,
+        state: &mut Option<Link>,
+        out: &mut Output<Value>,
+        _: &EpochCtx,
+    ) -> Result<()> {
+        for line in lines {
+            let link = state.get_or_insert(Link { count: 0, hash: 0 });
+            let before = link.hash;
+            link.count += 1;
+            link.hash = (before * 31 + line.v + link.count) % 1_000_000_007;
+            let shape = Shape::new(["w", "count", "v", "before", "hash"]);
+            let [count, v, before, hash] = [link.count, line.v, before, link.hash].map(Value::Int);
+            out.emit(Value::Row(Row::new(shape, vec![Value::from(word.as_str()), count, v, before, hash])));
+        }
+        Ok(())
+    }
+}
+
 fn row(k: i64, w: &str, v: i64, f: f64) -> Value {
     let values = vec![Value::Int(k), Value::from(w), Value::Int(v), Value::Float(f)];
     Value::Row(Row::new(Shape::new(["k", "w", "v", "f"]), values))
 }
 
 fn main() -> thalweg::Exit {
-    thalweg::job! { "exact::Visits" => Visits }
+    thalweg::job! { "exact::Visits" => Visits, "exact::Chain" => Chain }
 }

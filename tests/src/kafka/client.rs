@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication, TopicResult,
+};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -116,6 +118,29 @@ impl Client {
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.config.create().expect("settings of a client")
+    }
+
+    /// Gives a topic these settings, and the defaults for all others.
+    pub fn set_topic(&self, topic: &str, settings: &[(&str, &str)]) {
+        let resource = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let wanted = settings.iter().fold(resource, |wanted, (name, value)| wanted.set(name, value));
+        let results =
+            block_on(self.admin().alter_configs([&wanted], &admin_options())).expect("an answer of the broker");
+        results.into_iter().for_each(|result| drop(result.expect("settings that the broker knows")));
+    }
+
+    /// The names of all topics.
+    pub fn topics(&self) -> Vec<String> {
+        let consumer = self.consumer(Isolation::ReadUncommitted);
+        let metadata = consumer.fetch_metadata(None, LIMIT).expect("an answer of the broker");
+        metadata.topics().iter().map(|topic| topic.name().to_owned()).collect()
+    }
+
+    /// Whether there is such a topic.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        let consumer = self.consumer(Isolation::ReadUncommitted);
+        let metadata = consumer.fetch_metadata(Some(topic), LIMIT).expect("an answer of the broker");
+        metadata.topics().iter().any(|topic| !topic.partitions().is_empty())
     }
 
     /// The partitions of a topic, with the offset of the first record and the one behind the last.

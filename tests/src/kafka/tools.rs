@@ -64,6 +64,13 @@ impl Tools {
         self.succeed(TOPICS, &strings(&["--alter", "--topic", topic, "--partitions", &partitions.to_string()]), "");
     }
 
+    /// Lets a user do something, where the broker has an authorizer: `rights` as the program for access lists takes them.
+    pub fn allow(&self, user: &str, rights: &[&str]) {
+        let mut arguments = strings(&["--add", "--force", "--allow-principal", &format!("User:{user}")]);
+        arguments.extend(strings(rights));
+        self.succeed(ACLS, &arguments, "");
+    }
+
     /// Deletes a topic.
     pub fn delete_topic(&self, topic: &str) {
         self.succeed(TOPICS, &strings(&["--delete", "--topic", topic]), "");
@@ -197,6 +204,7 @@ impl Tools {
 }
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
+const ACLS: &str = "org.apache.kafka.tools.AclCommand";
 const PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
 const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 const COPIER: &str = "org.apache.kafka.tools.TransactionalMessageCopier";

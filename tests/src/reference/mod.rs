@@ -28,7 +28,7 @@ use sources::Inputs;
 use visits::Visiting;
 
 pub use run::{Run, recorded_run, recorded_run_of};
-pub(crate) use run::{job_id_of, open_log};
+pub(crate) use run::{job_id_of, open_log, recorded_in_kafka};
 
 /// The entries of a store in key order: encoded key, key, value.
 pub(crate) type Store = BTreeMap<Vec<u8>, (Json, Json)>;
@@ -38,8 +38,8 @@ pub(crate) type Store = BTreeMap<Vec<u8>, (Json, Json)>;
 pub struct Reference {
     /// Every output file, by its path below `out/`.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// The records of each log sink, by its index and job partition, in order.
-    pub topics: BTreeMap<(usize, u16), Vec<Vec<u8>>>,
+    /// The records of each sink on a log, by its index, job partition and partition of the topic, in order.
+    pub topics: BTreeMap<(usize, u16, u16), Vec<Vec<u8>>>,
     /// The records that are set aside, in order.
     pub dead_letters: Vec<Letter>,
     /// Every store at the epochs that were asked for.
@@ -119,8 +119,9 @@ impl Reference {
         let file = match kind {
             SinkKind::Folder => format!("sink{sink}/part-{partition:05}.jsonl"),
             SinkKind::Single => format!("sink{sink}.jsonl"),
-            SinkKind::Log(_) => {
-                self.topics.entry((sink, partition)).or_default().push(line.into_bytes());
+            SinkKind::Log(_) | SinkKind::Kafka(..) => {
+                let (to, record) = crate::home::expected(kind, partition, &line);
+                self.topics.entry((sink, partition, to)).or_default().push(record);
                 return;
             }
         };

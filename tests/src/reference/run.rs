@@ -6,7 +6,8 @@ use std::sync::Arc;
 use thalweg_connectors::log::{EmbeddedLog, Log};
 use thalweg_core::{Binding, PartitionId};
 
-use crate::sketch::JOB;
+use crate::Home;
+use crate::sketch::{JOB, JobSketch};
 
 /// What a run has recorded.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,6 +33,14 @@ pub(crate) fn job_id_of(log: &dyn Log) -> Result<Option<String>, String> {
     Ok(topics.iter().find_map(|(name, _)| name.strip_prefix("bindings-").map(str::to_owned)))
 }
 
+/// Reads what a job in Kafka has recorded there.
+///
+/// Errors: those of [`recorded_run_of`].
+pub(crate) fn recorded_in_kafka(job: &JobSketch, home: &Home) -> Result<Run, String> {
+    let Some((job_id, topic)) = home.bindings_topic(job) else { return Ok(Run::default()) };
+    decoded(job_id, home.bindings(&topic))
+}
+
 /// Reads what a trial's run has recorded in its data folder.
 ///
 /// Errors: those of [`recorded_run_of`].
@@ -48,17 +57,22 @@ pub fn recorded_run_of(data: &Path, job: &str) -> Result<Run, String> {
     let topic = format!("bindings-{id}");
     let job_id = u128::from_str_radix(&id, 16).map_err(|error| format!("{topic}: {error}"))?;
     let mut reader = log.reader(&topic, PartitionId(0), 0).map_err(|error| error.to_string())?;
-    let (mut records, mut bindings) = (Vec::new(), Vec::new());
+    let (mut records, mut values) = (Vec::new(), Vec::new());
     while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
-        for record in records.drain(..) {
-            let value = record.record.value.unwrap_or_default();
-            let binding = thalweg_runtime::decode_binding(&value).map_err(|error| error.to_string())?;
-            let expected = bindings.len() as u64 + 1;
-            if binding.epoch.0 != expected {
-                return Err(format!("binding of epoch {} stands where that of {expected} should", binding.epoch));
-            }
-            bindings.push(binding);
+        values.extend(records.drain(..).map(|record| record.record.value.unwrap_or_default()));
+    }
+    decoded(job_id, values)
+}
+
+fn decoded(job_id: u128, values: Vec<Vec<u8>>) -> Result<Run, String> {
+    let mut bindings: Vec<Binding> = Vec::new();
+    for value in values {
+        let binding = thalweg_runtime::decode_binding(&value).map_err(|error| error.to_string())?;
+        let expected = bindings.len() as u64 + 1;
+        if binding.epoch.0 != expected {
+            return Err(format!("binding of epoch {} stands where that of {expected} should", binding.epoch));
         }
+        bindings.push(binding);
     }
     let times: Vec<i64> = bindings.iter().map(|binding| binding.minted_at).collect();
     if !times.is_sorted() {

@@ -1,0 +1,179 @@
+//! Bad surroundings: each is one clear error, and once the cause is mended the job goes on to the exact result.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use thalweg_tests::kafka::{Broker, BrokerSettings};
+use thalweg_tests::{Ended, Process, until};
+
+use super::job::Job;
+
+/// Records of every job here.
+const RECORDS: u64 = 600;
+
+/// A job that would finish at once.
+fn job() -> Job {
+    Job::chain(Broker::shared(), RECORDS, 100_000)
+}
+
+/// The process ends with this error, whose text says all of this.
+fn refused(process: &mut Process, error: &str, says: &[&str]) {
+    let ended = process.wait();
+    let log = process.log();
+    assert_eq!(ended, Ended::Code(1), "{log}");
+    assert!(log.contains(&format!("error[{error}]")), "no error[{error}]: {log}");
+    says.iter().for_each(|text| assert!(log.contains(text), "it does not say {text:?}: {log}"));
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// With the cause mended it goes on to the exact result.
+fn finishes(job: &Job) {
+    job.finish();
+    assert_eq!(job.check_chain(), RECORDS);
+}
+
+#[test]
+fn no_broker_and_one_that_does_not_answer() {
+    let nobody = {
+        let held = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+        held.local_addr().expect("a bound socket").to_string()
+    };
+    let silent = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    let silent_at = silent.local_addr().expect("a bound socket").to_string();
+    for address in [nobody, silent_at] {
+        let job = job();
+        let there = format!("bootstrap_servers = \"{address}\"\nwait = \"3s\"");
+        let here = format!("bootstrap_servers = \"{}\"\nwait = \"30s\"", Broker::shared().bootstrap());
+        job.rewrite(&here, &there);
+        let says =
+            ["waiting for Kafka at", &address, "has not answered for", "bootstrap_servers", "start the job again"];
+        refused(&mut job.start(), "kafka-away", &says);
+        job.rewrite("", "");
+        finishes(&job);
+    }
+}
+
+#[test]
+fn a_wrong_password_and_a_broker_that_wants_tls() {
+    let broker = Broker::start(&BrokerSettings::new().secured());
+    let (address, secrets) = broker.secured();
+    let job = Job::chain(&broker, RECORDS, 100_000);
+    let open = format!("bootstrap_servers = \"{}\"\nwait = \"30s\"", broker.bootstrap());
+    let with = |properties: Vec<(String, String)>| {
+        let lines: Vec<String> = properties.iter().map(|(name, value)| format!("{name:?} = {value:?}")).collect();
+        format!("bootstrap_servers = \"{address}\"\nwait = \"4s\"\n[kafka.properties]\n{}", lines.join("\n"))
+    };
+    let right: Vec<(String, String)> = secrets.client_properties().into_iter().collect();
+    let wrong = right.iter().cloned().map(|(name, value)| match name.as_str() {
+        "sasl.password" => (name, "wrong".to_owned()),
+        _ => (name, value),
+    });
+    job.rewrite(&open, &with(wrong.collect()));
+    refused(&mut job.start(), "kafka-denied", &["Authentication failed", "[kafka.properties]"]);
+    job.rewrite(&open, &with(Vec::new()));
+    refused(&mut job.start(), "kafka-away", &[&address, "[kafka.properties]"]);
+    job.rewrite(&open, &with(right));
+    finishes(&job);
+}
+
+#[test]
+#[ignore = "too long for the gate: scripts/long-kafka"]
+fn what_the_user_of_the_job_may_not_do() {
+    let settings = BrokerSettings::new()
+        .secured()
+        .with("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")
+        .with("super.users", "User:ANONYMOUS");
+    let broker = Broker::start(&settings);
+    let (address, secrets) = broker.secured();
+    let job = Job::chain(&broker, RECORDS, 100_000);
+    let open = format!("bootstrap_servers = \"{}\"\nwait = \"30s\"", broker.bootstrap());
+    let lines: Vec<String> =
+        secrets.client_properties().iter().map(|(name, value)| format!("{name:?} = {value:?}")).collect();
+    let secured =
+        format!("bootstrap_servers = \"{address}\"\nwait = \"10s\"\n[kafka.properties]\n{}", lines.join("\n"));
+    job.rewrite(&open, &secured);
+    let (tools, all) = (broker.tools(), ["--operation", "all"]);
+    // The topic is not there, and may not be made.
+    let seen = ["--topic", &job.topic, "--operation", "describe"];
+    tools.allow(thalweg_tests::kafka::USER, &seen);
+    refused(&mut job.start(), "kafka-denied", &[&format!("making topic {:?}", job.topic), "Authorization failed"]);
+    job.client.create_topic(&job.topic, 3, &[]);
+    // The topic may be seen and not be written to; the job's own may be made.
+    for prefix in ["generation-", "bindings-", "changelog-"] {
+        tools.allow(
+            thalweg_tests::kafka::USER,
+            &[&["--topic", prefix, "--resource-pattern-type", "prefixed"][..], &all].concat(),
+        );
+    }
+    tools.allow(thalweg_tests::kafka::USER, &[&["--transactional-id", "*"][..], &all].concat());
+    tools.allow(thalweg_tests::kafka::USER, &["--cluster", "--operation", "IdempotentWrite"]);
+    let config = ["--topic", &job.topic, "--operation", "DescribeConfigs", "--operation", "read"];
+    tools.allow(thalweg_tests::kafka::USER, &config);
+    refused(&mut job.start(), "kafka-denied", &[&job.topic, "uthorization failed"]);
+    tools.allow(thalweg_tests::kafka::USER, &[&["--topic", &job.topic][..], &all].concat());
+    finishes(&job);
+}
+
+#[test]
+fn a_record_that_is_too_large_for_its_topic() {
+    let job = job();
+    job.client.create_topic(&job.topic, 3, &[("max.message.bytes", "120")]);
+    refused(&mut job.start(), "record-too-large", &[&format!("topic {:?}", job.topic), "max.message.bytes", "bytes"]);
+    job.client.set_topic(&job.topic, &[("max.message.bytes", "1000000")]);
+    finishes(&job);
+}
+
+#[test]
+fn a_topic_with_the_wrong_number_of_partitions_and_a_changelog_with_wrong_settings() {
+    let job = Job::chain(Broker::shared(), RECORDS, 300);
+    job.client.create_topic(&job.topic, 2, &[]);
+    refused(&mut job.start(), "topic-partitions", &[&job.topic, "has 2 partitions", "needs 3"]);
+    job.client.delete_topic(&job.topic);
+    until("the topic is gone", || !job.client.has_topic(&job.topic));
+    let mut process = job.start();
+    until("some output", || job.check_chain() > 0);
+    process.kill();
+    let changelog = job.own_topic("changelog-");
+    let right = [
+        ("cleanup.policy", "compact"),
+        ("message.timestamp.type", "LogAppendTime"),
+        ("delete.retention.ms", "86400000"),
+    ];
+    job.client.set_topic(&changelog, &[right[1], right[2], ("cleanup.policy", "delete")]);
+    let says = [&*changelog, "has cleanup.policy = delete, the job needs compact", "kafka-configs.sh"];
+    refused(&mut job.start(), "kafka-topic-settings", &says);
+    job.client.set_topic(&changelog, &right);
+    finishes(&job);
+}
+
+#[test]
+fn a_broker_that_stays_away_and_a_stop_while_it_does() {
+    let mut broker = Broker::start(&BrokerSettings::new());
+    let records = 4000;
+    let job = Job::chain(&broker, records, 100);
+    job.rewrite("wait = \"30s\"", "wait = \"4s\"\ntransaction_timeout = \"2s\"");
+    let mut process = job.start();
+    until("some output", || {
+        assert_eq!(process.ended(), None, "{}", process.log());
+        job.check_chain() > 50
+    });
+    broker.kill();
+    refused(&mut process, "kafka-away", &[&broker.bootstrap(), "start the job again"]);
+    broker.start_again();
+    let before = job.check_chain();
+    job.rewrite("wait = \"30s\"", "transaction_timeout = \"2s\"");
+    let mut process = job.start();
+    until("more output", || {
+        assert_eq!(process.ended(), None, "{}", process.log());
+        job.check_chain() > before
+    });
+    broker.kill();
+    process.wait_for_log("waiting for Kafka at").expect("it waits");
+    process.interrupt();
+    let ended = process.wait_for(process.age() + Duration::from_secs(40));
+    assert!(matches!(ended, Some(Ended::Code(_))), "{ended:?}: {}", process.log());
+    broker.start_again();
+    job.rewrite("rate = 100", "rate = 1000000");
+    job.finish();
+    assert_eq!(job.check_chain(), records);
+}

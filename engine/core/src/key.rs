@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ops::Bound;
 
+use bytes::Buf;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -48,12 +49,93 @@ pub(crate) fn is_decoding_key() -> bool {
     DECODING_KEY.get()
 }
 
-/// The inverse of [`encode_key`].
+/// The inverse of [`encode_key`]. Any bytes are a key or the error `key-decode`.
 pub fn decode_key<K: DeserializeOwned>(bytes: &[u8]) -> Result<K> {
     let outer = DECODING_KEY.replace(true);
-    let decoded = memcomparable::from_slice(bytes);
+    let short = Cell::new(false);
+    let mut deserializer = memcomparable::Deserializer::new(KeyBytes { rest: bytes, short: &short });
+    let decoded = K::deserialize(&mut deserializer);
     DECODING_KEY.set(outer);
-    decoded.map_err(|error| Error::external("key-decode", format!("a stored key is not of the expected type: {error}")))
+    let wrong = |why: String| Error::external("key-decode", format!("a stored key is not of the expected type: {why}"));
+    match decoded {
+        _ if short.get() => Err(wrong("it ends too early".to_owned())),
+        Err(error) => Err(wrong(error.to_string())),
+        Ok(_) if deserializer.position() < bytes.len() => Err(wrong("more follows behind it".to_owned())),
+        Ok(key) => Ok(key),
+    }
+}
+
+/// The bytes of a key. Where they are at their end it gives zeros and says so: memcomparable reads without looking how much is
+/// there, and a slice would panic.
+struct KeyBytes<'a> {
+    rest: &'a [u8],
+    short: &'a Cell<bool>,
+}
+
+impl KeyBytes<'_> {
+    #[inline]
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let mut taken = [0; N];
+        self.copy_to_slice(&mut taken);
+        taken
+    }
+}
+
+impl Buf for KeyBytes<'_> {
+    fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.rest
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self.rest.get(count..) {
+            Some(rest) => self.rest = rest,
+            None => self.short.set(true),
+        }
+    }
+
+    #[inline]
+    fn copy_to_slice(&mut self, into: &mut [u8]) {
+        match self.rest.split_at_checked(into.len()) {
+            Some((taken, rest)) => {
+                into.copy_from_slice(taken);
+                self.rest = rest;
+            }
+            None => {
+                into.fill(0);
+                self.short.set(true);
+            }
+        }
+    }
+
+    #[inline]
+    fn get_u8(&mut self) -> u8 {
+        let [byte] = self.take();
+        byte
+    }
+
+    #[inline]
+    fn get_u16(&mut self) -> u16 {
+        u16::from_be_bytes(self.take())
+    }
+
+    #[inline]
+    fn get_u32(&mut self) -> u32 {
+        u32::from_be_bytes(self.take())
+    }
+
+    #[inline]
+    fn get_u64(&mut self) -> u64 {
+        u64::from_be_bytes(self.take())
+    }
+
+    #[inline]
+    fn get_u128(&mut self) -> u128 {
+        u128::from_be_bytes(self.take())
+    }
 }
 
 /// Encodes into `scratch` (cleared first) and hashes.
@@ -100,6 +182,20 @@ pub fn prefix_range(prefix: &str) -> Result<(Bound<Vec<u8>>, Bound<Vec<u8>>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_that_end_too_early_or_go_on_are_no_key() {
+        let key = ("a text".to_owned(), 7u64, vec![Some(true), None]);
+        let mut bytes = encoded(&key);
+        assert_eq!(decode_key::<(String, u64, Vec<Option<bool>>)>(&bytes).expect("decodes"), key);
+        for length in 0..bytes.len() {
+            let error = decode_key::<(String, u64, Vec<Option<bool>>)>(&bytes[..length]).expect_err("is cut");
+            assert_eq!(error.code(), "key-decode", "{length} bytes");
+        }
+        bytes.push(0);
+        let error = decode_key::<(String, u64, Vec<Option<bool>>)>(&bytes).expect_err("goes on");
+        assert!(error.message().ends_with("more follows behind it"), "{error}");
+    }
 
     fn encoded<K: Serialize>(key: &K) -> Vec<u8> {
         let mut out = Vec::new();

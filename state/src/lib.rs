@@ -29,6 +29,8 @@ mod backend;
 pub mod changelog;
 mod codec;
 mod cursor;
+#[doc(hidden)]
+pub mod decoders;
 mod entry;
 mod index;
 mod layout;

@@ -80,7 +80,7 @@ impl Meta {
         }
     }
 
-    fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(path: &Path, bytes: &[u8]) -> Result<Self> {
         let corrupt = |what: &str| Error::external("state-corrupt", format!("{}: {what}; {ADVICE}", path.display()));
         let (body, check) = bytes.split_last_chunk().ok_or_else(|| corrupt("the file is too short"))?;
         let rest = body.strip_prefix(MAGIC).ok_or_else(|| corrupt("this is no file of Thalweg's state"))?;
@@ -96,7 +96,7 @@ impl Meta {
         postcard::from_bytes(rest).map_err(|error| corrupt(&error.to_string()))
     }
 
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend(postcard::to_stdvec(self).expect("plain data can be encoded"));

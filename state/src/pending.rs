@@ -29,12 +29,12 @@ pub struct PendingFile {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Name {
-    epoch: Epoch,
-    generation: Generation,
-    store: usize,
-    worker: WorkerIndex,
-    first: PartitionId,
+pub(crate) struct Name {
+    pub(crate) epoch: Epoch,
+    pub(crate) generation: Generation,
+    pub(crate) store: usize,
+    pub(crate) worker: WorkerIndex,
+    pub(crate) first: PartitionId,
 }
 
 impl PendingFile {
@@ -55,12 +55,12 @@ impl PendingFile {
 }
 
 impl Name {
-    fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         let Self { epoch, generation, store, worker, first } = self;
         format!("e{:020}-g{:020}-s{store:05}-w{:010}-p{:05}.sst", epoch.0, generation.0, worker.0, first.0)
     }
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.strip_suffix(".sst")?.split('-');
         let mut part = |prefix: char| parts.next()?.strip_prefix(prefix);
         Some(Self {

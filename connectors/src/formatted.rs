@@ -6,8 +6,8 @@ use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result, Value};
 
 use crate::format::Untyped;
 use crate::{
-    BadRecord, Decoder, DecoderOf, Fields, Format, RawBatch, RawReader, RawSource, ReadLimit, ReadState, RecordReader,
-    RecordSource, RunningHash,
+    BadRecord, Decoder, DecoderOf, Fields, Format, Lag, RawBatch, RawReader, RawSource, ReadLimit, ReadState,
+    RecordReader, RecordSource, RunningHash,
 };
 
 /// Decodes the records of a raw source.
@@ -121,6 +121,10 @@ impl<T> RecordReader<T> for FormattedReader<T> {
 
     fn losses(&self) -> u64 {
         self.raw.losses()
+    }
+
+    fn lag(&mut self) -> Option<Lag> {
+        self.raw.lag()
     }
 
     fn bytes(&self) -> u64 {

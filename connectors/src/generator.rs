@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thalweg_core::{ContentHash, Error, PartitionId, PartitionSpec, Result, Row, Shape, SourceKey, Value};
 
 use crate::random::Random;
-use crate::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash};
+use crate::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash};
 use zipf::Zipf;
 
 /// Values are in `0..VALUES`.
@@ -152,6 +152,10 @@ impl RecordReader<Value> for GeneratorReader {
 
     fn fraction(&self) -> Option<f64> {
         (self.end != u64::MAX).then(|| self.position as f64 / self.end.max(1) as f64)
+    }
+
+    fn lag(&mut self) -> Option<Lag> {
+        (self.end != u64::MAX).then(|| Lag { records: self.end - self.position, oldest: None })
     }
 
     fn bytes(&self) -> u64 {

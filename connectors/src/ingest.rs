@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex};
 use thalweg_core::{Error, Generation, PartitionId, PartitionSpec, Result};
 
 use crate::log::{Log, LogSource, LogSourceConfig, NewRecord, Producer, Retention, Start, TopicSpec};
-use crate::{RawBatch, RawReader, RawSource, ReadLimit, ReadState};
+use crate::{Lag, RawBatch, RawReader, RawSource, ReadLimit, ReadState};
 
 /// The one partition of such a topic.
 pub(crate) const PARTITION: PartitionId = PartitionId(0);
@@ -336,6 +336,10 @@ impl RawReader for IngestReader {
 
     fn losses(&self) -> u64 {
         self.state.losses.load(Ordering::Relaxed)
+    }
+
+    fn lag(&mut self) -> Option<Lag> {
+        self.records.lag()
     }
 }
 

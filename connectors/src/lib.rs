@@ -30,6 +30,6 @@ pub use generator::GeneratorSource;
 pub use ingest::IngestTopic;
 pub use raw::{RawBatch, RawReader, RawRecord, RawSource};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
-pub use source::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash};
+pub use source::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash};
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

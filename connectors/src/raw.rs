@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use thalweg_core::{PartitionId, PartitionSpec, Result};
 
-use crate::{BadRecord, ReadLimit, ReadState};
+use crate::{BadRecord, Lag, ReadLimit, ReadState};
 
 /// Reads the raw records of one partition.
 pub trait RawReader: Send {
@@ -36,6 +36,11 @@ pub trait RawReader: Send {
     /// How often input was gone before it was certainly read, since the source was made.
     fn losses(&self) -> u64 {
         0
+    }
+
+    /// As [`RecordReader::lag`](crate::RecordReader::lag).
+    fn lag(&mut self) -> Option<Lag> {
+        None
     }
 }
 

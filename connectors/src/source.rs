@@ -41,6 +41,15 @@ pub enum ReadState {
     End,
 }
 
+/// How far a reader is behind what could be read now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Records that are there and were not read; more than there are, where positions have gaps.
+    pub records: u64,
+    /// When the first of them was appended, microseconds since 1970, where there is one and its time is known.
+    pub oldest: Option<i64>,
+}
+
 /// A record that could not be decoded; what happens to it is the job's `on_error`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadRecord {
@@ -108,6 +117,13 @@ pub trait RecordReader<T>: Send {
     /// How often input was gone before it was certainly read, since the source was made: for a metric, so that somebody looks.
     fn losses(&self) -> u64 {
         0
+    }
+
+    /// How far it is behind what could be read now, for people and alarms; nothing where that cannot be told, as in bytes that are
+    /// not divided into records yet. Asked about twice a second while there is something to read. It must not block, and what
+    /// is wrong is left to [`RecordReader::read`] to say.
+    fn lag(&mut self) -> Option<Lag> {
+        None
     }
 
     /// How many raw bytes were read since the reader was opened; for the limit on an epoch. Positions count bytes unless the

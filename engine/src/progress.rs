@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use thalweg_core::{JobService, JobStatus, Phase, format_duration};
+use thalweg_core::{JobLag, JobService, JobStatus, Phase, RestoreInfo, format_duration};
 
 use crate::cli::Screen;
 
@@ -151,11 +151,35 @@ fn status_line(status: &JobStatus, per_second: u64, now_micros: i64) -> String {
             }
         }
     };
+    if let Some(restore) = &status.restore {
+        return format!("{} {phase}  {}", status.job, restore_text(restore));
+    }
+    let behind = match &status.lag {
+        Some(lag) if lag.records > 0 => format!("  {}", lag_text(lag)),
+        _ => String::new(),
+    };
     let speed = match status.state {
         Phase::Finished | Phase::Stopped | Phase::Failed => String::new(),
         Phase::Restoring | Phase::Replaying | Phase::Running => format!("{} records/s  ", grouped(per_second)),
     };
-    format!("{} {phase}  {speed}{} read  epoch {}  {checkpoint}", status.job, grouped(status.records_in), status.epoch)
+    let (job, read, epoch) = (&status.job, grouped(status.records_in), status.epoch);
+    format!("{job} {phase}  {speed}{read} read{behind}  epoch {epoch}  {checkpoint}")
+}
+
+/// `1,234 behind by 5.1s`
+fn lag_text(lag: &JobLag) -> String {
+    let by = lag.millis.map(|millis| format!(" by {:.1}s", millis as f64 / 1e3)).unwrap_or_default();
+    format!("{} behind{by}", grouped(lag.records))
+}
+
+/// `1,234 of 5,678 changelog records read, about 12s left`
+pub(crate) fn restore_text(restore: &RestoreInfo) -> String {
+    let left = match restore.left_ms {
+        // To the second: it is a guess.
+        Some(millis) => format!(", about {} left", format_duration(Duration::from_secs(millis.div_ceil(1000)))),
+        None => String::new(),
+    };
+    format!("{} of {} changelog records read{left}", grouped(restore.done), grouped(restore.total))
 }
 
 /// A number with commas between thousands.
@@ -203,6 +227,8 @@ mod tests {
             records_out: 0,
             dead_letters: 0,
             progress: None,
+            lag: None,
+            restore: None,
             workers: 1,
         }
     }
@@ -219,6 +245,27 @@ mod tests {
             (Phase::Finished, Some(10_000_000), "orders finished  1,234,567 read  epoch 42  checkpoint 0.0s ago"),
         ] {
             assert_eq!(status_line(&status(state, checkpoint), 12_345, 10_000_000), expected);
+        }
+    }
+
+    #[test]
+    fn a_line_says_what_is_behind_and_what_a_restore_has_left() {
+        let lag = |records, millis| JobStatus { lag: Some(JobLag { records, millis }), ..status(Phase::Running, None) };
+        let restore = |done, left_ms| JobStatus {
+            restore: Some(RestoreInfo { done, total: 5_678, left_ms }),
+            ..status(Phase::Restoring, None)
+        };
+        for (status, expected) in [
+            (lag(0, Some(0)), "orders running  5 records/s  1,234,567 read  epoch 42  no checkpoint yet"),
+            (lag(7, None), "orders running  5 records/s  1,234,567 read  7 behind  epoch 42  no checkpoint yet"),
+            (
+                lag(1_234, Some(5_100)),
+                "orders running  5 records/s  1,234,567 read  1,234 behind by 5.1s  epoch 42  no checkpoint yet",
+            ),
+            (restore(0, None), "orders restoring  0 of 5,678 changelog records read"),
+            (restore(1_234, Some(11_001)), "orders restoring  1,234 of 5,678 changelog records read, about 12s left"),
+        ] {
+            assert_eq!(status_line(&status, 5, 10_000_000), expected);
         }
     }
 

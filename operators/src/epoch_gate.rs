@@ -16,8 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use thalweg_connectors::Lag;
 use thalweg_core::{Binding, Epoch, Share, SourceKey};
 use timely::scheduling::SyncActivator;
+
+use crate::activity::Activity;
 
 /// When a source partition ends its share of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +112,8 @@ pub struct EpochGate {
     next_timer_slot: AtomicUsize,
     checkpoint: AtomicU64,
     fractions: Mutex<BTreeMap<SourceKey, f64>>,
+    lags: Mutex<BTreeMap<SourceKey, Lag>>,
+    activities: Mutex<Vec<Arc<Activity>>>,
     activators: Mutex<Vec<SyncActivator>>,
     events: Box<dyn Fn(SourceEvent) + Send + Sync>,
 }
@@ -148,6 +153,8 @@ impl EpochGate {
             next_timer_slot: AtomicUsize::new(0),
             checkpoint: AtomicU64::new(u64::MAX),
             fractions: Mutex::default(),
+            lags: Mutex::default(),
+            activities: Mutex::default(),
             activators: Mutex::default(),
             events,
         })
@@ -322,6 +329,28 @@ impl EpochGate {
     pub fn fraction(&self, partitions: usize) -> Option<f64> {
         let fractions = self.fractions.lock();
         (partitions > 0 && fractions.len() == partitions).then(|| fractions.values().sum::<f64>() / partitions as f64)
+    }
+
+    /// A source partition is so far behind.
+    pub(crate) fn set_lag(&self, of: SourceKey, lag: Lag) {
+        self.lags.lock().insert(of, lag);
+    }
+
+    /// How far each source partition is behind that can tell.
+    pub fn lags(&self) -> Vec<(SourceKey, Lag)> {
+        self.lags.lock().iter().map(|(of, lag)| (*of, *lag)).collect()
+    }
+
+    /// A place for what an operator does on one worker.
+    pub(crate) fn activity(&self, operator: &str) -> Arc<Activity> {
+        let activity = Arc::new(Activity::new(operator));
+        self.activities.lock().push(activity.clone());
+        activity
+    }
+
+    /// What all operators do, on all workers.
+    pub fn activities(&self) -> Vec<Arc<Activity>> {
+        self.activities.lock().clone()
     }
 
     /// Registers a source that is woken when an epoch is cut or released.

@@ -59,6 +59,8 @@ impl<P: KeyedProcess> KeyedOperator<P> {
         let mut output = aside::Output::from(output);
         let (aside, dead_letters) = Aside::new(&mut builder, self.guard.sets_aside());
         let mut run = Run::open(self, aside, context)?;
+        let activity = run.operator.guard.activity.clone();
+        activity.set_processed(context.gate.processed());
         let context = context.clone();
         builder.build(move |capabilities| {
             let mut epochs: BTreeMap<Time, EpochBuffer<P::Key, P::In>> = BTreeMap::new();
@@ -67,6 +69,7 @@ impl<P: KeyedProcess> KeyedOperator<P> {
             let mut held = aside::Held::new(&capabilities, next);
             drop(capabilities);
             move |frontiers| {
+                let _busy = activity.begin();
                 input.for_each(|time, batch: &mut Vec<_>| epochs.entry(*time.time()).or_default().extend(batch));
                 // An empty frontier says that the dataflow is taken down, not that its last epoch is complete.
                 let Some(&first_open) = frontiers[0].frontier().first() else { return };
@@ -81,6 +84,7 @@ impl<P: KeyedProcess> KeyedOperator<P> {
                         run.out.records().clear();
                     }
                     run.aside.give(held.dead_letters());
+                    activity.set_processed(Epoch(next));
                     next += 1;
                     held.downgrade(next);
                 }

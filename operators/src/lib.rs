@@ -7,6 +7,7 @@
     reason = "a source with a rate paces itself by the clock; no record depends on it"
 )]
 
+mod activity;
 mod aside;
 mod builder;
 mod builtin;
@@ -28,6 +29,7 @@ mod stateless;
 mod store;
 mod stream;
 
+pub use activity::Activity;
 pub use builder::{JobBuilder, KeyedStream, Stream};
 pub use builtin::fold::{Count, Fold, Max, Mean, MeanState, Min, Reduce, Sum, SumOf};
 pub use builtin::key::KeyFields;

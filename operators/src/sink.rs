@@ -32,6 +32,7 @@ pub(crate) fn build<T: Data>(stream: Records<'_, T>, node: &NodeContext<'_>, gat
     let (id, index, context) = (node.id, node.index, node.worker);
     let labels = [("job", context.job.as_str()), ("sink", id)];
     let records_out = context.metrics.counter("records_out", "Records given to a sink", &labels);
+    let activity = context.gate.activity(id);
     let context = context.clone();
     let mut epochs: BTreeMap<Time, Vec<Record<T>>> = BTreeMap::new();
     let mut next = context.gate.processed().next().0;
@@ -40,6 +41,7 @@ pub(crate) fn build<T: Data>(stream: Records<'_, T>, node: &NodeContext<'_>, gat
         let mut held = capability.delayed(&next);
         drop(capability);
         move |(input, frontier), _output: &mut OutputBuilderSession<'_, Time, CapacityContainerBuilder<Vec<()>>>| {
+            let _busy = activity.begin();
             input.for_each(|time, batch: &mut Vec<Record<T>>| {
                 let buffer = epochs.entry(*time.time()).or_default();
                 if buffer.is_empty() { std::mem::swap(buffer, batch) } else { buffer.append(batch) }

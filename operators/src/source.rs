@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thalweg_connectors::dead_letter::{DeadLetter, Place};
-use thalweg_connectors::{BadRecord, ReadLimit, ReadState, RecordReader, RecordSource};
+use thalweg_connectors::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource};
 use thalweg_core::{
     ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share,
 };
@@ -24,6 +24,8 @@ const BATCH_RECORDS: usize = 2048;
 const BATCH_BYTES: usize = 1 << 20;
 /// How soon an idle source looks again; doubles from the first to the second.
 const IDLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
+/// How often the partitions are asked how far they are behind.
+const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a source that the bound on open epochs holds back looks again, if nothing wakes it before.
 const HELD_BACK_POLL: Duration = Duration::from_millis(1);
 
@@ -57,6 +59,10 @@ struct Partition<T> {
     told_end: bool,
     /// The driver knows that it was looked at.
     told_seen: bool,
+    /// What the last turn came to.
+    turn: Turn,
+    /// What is known of how far it is behind.
+    lag: Option<Lag>,
     pace: Option<Pace>,
 }
 
@@ -121,9 +127,10 @@ impl<T: Data> SourceOperator<T> {
         let (output, records) = builder.new_output();
         let mut output = Output::from(output);
         let (aside, dead_letters) = Aside::new(&mut builder, self.on_error == OnError::DeadLetter);
+        let activity = context.gate.activity(&self.id);
         let partitions = self.open(context)?;
         let gate = context.gate.clone();
-        let mut reading = Reading { partitions, gate, source: self, records_in, dropped, aside };
+        let mut reading = Reading { partitions, gate, source: self, records_in, dropped, aside, lag_told: None };
         let failure = context.failure.clone();
         let activator = scope.worker().activator_for(address.clone());
         builder.build(move |capabilities| {
@@ -135,6 +142,7 @@ impl<T: Data> SourceOperator<T> {
                 if failure.failed() {
                     return;
                 }
+                let _busy = activity.begin();
                 let mut output = output.activate();
                 let mut best = Turn::Waiting;
                 for index in 0..reading.partitions.len() {
@@ -142,11 +150,15 @@ impl<T: Data> SourceOperator<T> {
                         output.session(&held.records().delayed(&epoch.0)).give_container(records);
                     });
                     match turn {
-                        Ok(turn) => best = best.max(turn),
+                        Ok(turn) => {
+                            reading.partitions[index].turn = turn;
+                            best = best.max(turn);
+                        }
                         Err(error) => return failure.fail(error),
                     }
                 }
                 held.downgrade(reading.frontier().0);
+                reading.tell_lag(best);
                 losses.note(reading.partitions.iter().map(|partition| partition.reader.losses()).sum());
                 match best {
                     Turn::Read => {
@@ -189,6 +201,8 @@ impl<T: Data> SourceOperator<T> {
                     ended: false,
                     told_end: false,
                     told_seen: false,
+                    turn: Turn::Read,
+                    lag: None,
                     pace,
                 })
             })
@@ -204,6 +218,7 @@ struct Reading<T> {
     records_in: Series,
     dropped: Series,
     aside: Aside,
+    lag_told: Option<Instant>,
 }
 
 impl<T: Data> Reading<T> {
@@ -212,6 +227,25 @@ impl<T: Data> Reading<T> {
     fn frontier(&self) -> Epoch {
         let released = self.gate.released().next();
         self.partitions.iter().map(|partition| partition.epoch).fold(released, Epoch::min)
+    }
+
+    /// Says from time to time how far the partitions are behind; at once where nothing happens before somebody wakes the operator.
+    fn tell_lag(&mut self, turn: Turn) {
+        let due = self.lag_told.is_none_or(|told| told.elapsed() >= LAG_INTERVAL);
+        if !due && turn != Turn::Waiting {
+            return;
+        }
+        self.lag_told = Some(Instant::now());
+        for partition in &mut self.partitions {
+            // One that had nothing to read, now and the last time, is not asked.
+            let quiet = partition.turn == Turn::Idle || partition.ended;
+            if !quiet || partition.lag.is_none_or(|lag| lag.records > 0) {
+                partition.lag = partition.reader.lag();
+                if let Some(lag) = partition.lag {
+                    self.gate.set_lag(partition.spec.of, lag);
+                }
+            }
+        }
     }
 
     /// Ends what has to end, then reads one batch.

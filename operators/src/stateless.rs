@@ -8,6 +8,7 @@ use timely::dataflow::channels::pact::Pipeline;
 use timely::dataflow::operators::generic::Operator;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
 
+use crate::activity::Activity;
 use crate::aside::{Aside, Output, Outputs};
 use crate::context::{Failure, WorkerContext};
 use crate::plan::OnError;
@@ -20,13 +21,15 @@ pub(crate) struct Guard {
     on_error: OnError,
     failure: std::sync::Arc<Failure>,
     dropped: Series,
+    pub(crate) activity: std::sync::Arc<Activity>,
 }
 
 impl Guard {
     pub(crate) fn new(id: &str, on_error: OnError, context: &WorkerContext) -> Self {
         let labels = [("job", context.job.as_str()), ("operator", id), ("reason", on_error.counted_as("error"))];
         let dropped = context.metrics.counter("records_dropped", "Records that were not processed", &labels);
-        Self { id: id.to_owned(), on_error, failure: context.failure.clone(), dropped }
+        let activity = context.gate.activity(id);
+        Self { id: id.to_owned(), on_error, failure: context.failure.clone(), dropped, activity }
     }
 
     /// Whether failing records are set aside.
@@ -137,6 +140,7 @@ fn unary<'s, A: Data, B: Data>(
     stream: Records<'s, A>,
     name: &str,
     sets_aside: bool,
+    activity: std::sync::Arc<Activity>,
     mut logic: impl FnMut(Time, &mut Vec<Record<A>>, &mut Aside) -> Vec<Record<B>> + 'static,
 ) -> Outputs<'s, B> {
     let mut builder = OperatorBuilder::new(name.to_owned(), stream.scope());
@@ -147,6 +151,7 @@ fn unary<'s, A: Data, B: Data>(
     builder.build(move |capabilities| {
         drop(capabilities);
         move |_| {
+            let _busy = activity.begin();
             let mut output = output.activate();
             input.for_each(|time, batch: &mut Vec<Record<A>>| {
                 let mut out = logic(*time.time(), batch, &mut aside);
@@ -170,7 +175,7 @@ pub(crate) fn flat_map<'s, A: Data, B: Data>(
 ) -> Outputs<'s, B> {
     let mut counters: Vec<Counter> = Vec::new();
     let mut emitted = Vec::new();
-    unary(stream, name, guard.sets_aside(), move |epoch, batch, aside| {
+    unary(stream, name, guard.sets_aside(), guard.activity.clone(), move |epoch, batch, aside| {
         let mut out: Vec<Record<B>> = Vec::with_capacity(batch.len());
         for Record { provenance, value } in batch.drain(..) {
             let copy = guard.copy(&value);
@@ -222,7 +227,7 @@ pub(crate) fn key_by<'s, A: Data, K: Key, B: Data>(
     logic: impl Fn(A) -> Result<(K, B), ProcessError> + 'static,
 ) -> Outputs<'s, Keyed<K, B>> {
     let mut scratch = Vec::new();
-    unary(stream, name, guard.sets_aside(), move |epoch, batch, aside| {
+    unary(stream, name, guard.sets_aside(), guard.activity.clone(), move |epoch, batch, aside| {
         let mut keyed: Vec<Record<Keyed<K, B>>> = Vec::with_capacity(batch.len());
         for Record { provenance, value } in batch.drain(..) {
             let copy = guard.copy(&value);

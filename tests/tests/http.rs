@@ -274,8 +274,8 @@ fn ready_metrics_and_what_there_is() {
         assert!(metrics.contains(&format!("\nthalweg_{name}")), "no thalweg_{name}:\n{metrics}");
     }
     // Labels are of a fixed set: never a record's key.
-    const LABELS: [&str; 10] =
-        ["job", "operator", "source", "sink", "store", "partition", "task", "reason", "le", "version"];
+    const LABELS: [&str; 11] =
+        ["job", "operator", "source", "sink", "store", "partition", "task", "reason", "state", "le", "version"];
     for line in metrics.lines().filter(|line| line.starts_with("thalweg_")) {
         let labels = line.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map_or("", |(labels, _)| labels);
         for label in labels.split(',').filter(|label| !label.is_empty()) {

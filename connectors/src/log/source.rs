@@ -6,7 +6,7 @@ use thalweg_core::{Error, PartitionId, PartitionSpec, Result, SourceKey};
 
 use super::embedded::EmbeddedReader;
 use super::{EmbeddedLog, Log, Retention};
-use crate::{RawBatch, RawReader, RawRecord, RawSource, ReadLimit, ReadState};
+use crate::{Lag, RawBatch, RawReader, RawRecord, RawSource, ReadLimit, ReadState};
 
 /// Where a source begins that no checkpoint knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,5 +170,13 @@ impl RawReader for LogRawReader {
 
     fn position(&self) -> u64 {
         self.position
+    }
+
+    fn lag(&mut self) -> Option<Lag> {
+        let end = self.reader.committed_end().ok()?;
+        let records = self.end.map_or(end, |last| last.min(end)).saturating_sub(self.position);
+        let next = if records > 0 { self.reader.peek().ok()? } else { None };
+        // Compaction may have dropped all that is left.
+        Some(next.map_or_else(Lag::default, |record| Lag { records, oldest: Some(record.time) }))
     }
 }

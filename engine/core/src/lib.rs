@@ -31,6 +31,6 @@ pub use metrics::{Histogram, Metrics, Series};
 pub use provenance::{OriginId, Provenance};
 pub use query::{At, Entry, Query, QueryError, QueryReply, QueryResult, ReadOptions, ScanRange};
 pub use record::{Data, Keyed, Record};
-pub use service::{CheckpointInfo, JobService, JobStatus, Phase, ProgressRatio, Reply, StoreInfo};
+pub use service::{CheckpointInfo, JobLag, JobService, JobStatus, Phase, ProgressRatio, Reply, RestoreInfo, StoreInfo};
 pub use units::{format_bytes, format_duration, parse_bytes, parse_duration};
 pub use value::{Row, Shape, Value};

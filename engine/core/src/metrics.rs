@@ -26,7 +26,10 @@ struct Families {
     counters: Mutex<Vec<(&'static str, Family<Labels, Counter>)>>,
     gauges: Mutex<Vec<(&'static str, Family<Labels, FloatGauge>)>>,
     histograms: Mutex<Vec<(&'static str, Histograms)>>,
+    refreshes: Mutex<Vec<Refresh>>,
 }
+
+type Refresh = Arc<dyn Fn(&Metrics) + Send + Sync>;
 
 /// One time series: a counter or a gauge; cheap to update from any thread.
 #[derive(Clone)]
@@ -91,6 +94,7 @@ impl Default for Metrics {
                 counters: Mutex::default(),
                 gauges: Mutex::default(),
                 histograms: Mutex::default(),
+                refreshes: Mutex::default(),
             }),
         }
     }
@@ -142,8 +146,15 @@ impl Metrics {
         Histogram(family.get_or_create_owned(&own(labels)))
     }
 
+    /// Calls `refresh` at the beginning of every [`Metrics::render`]: for values that need to be computed only when somebody looks.
+    pub fn before_render(&self, refresh: impl Fn(&Metrics) + Send + Sync + 'static) {
+        self.inner.refreshes.lock().push(Arc::new(refresh));
+    }
+
     /// Everything in the text format of Prometheus (OpenMetrics).
     pub fn render(&self) -> String {
+        let refreshes = self.inner.refreshes.lock().clone();
+        refreshes.iter().for_each(|refresh| refresh(self));
         let mut out = String::new();
         encode(&mut out, &self.inner.registry.lock()).expect("writing to a String cannot fail");
         out
@@ -164,7 +175,9 @@ mod tests {
         let labels = [("job", "flights"), ("source", "flights")];
         metrics.counter("records_in", "Records read", &labels).add(3);
         metrics.counter("records_in", "Records read", &labels).add(4);
-        metrics.gauge("epochs_open", "Epochs that are not closed", &[("job", "flights")]).set(2.0);
+        metrics.before_render(|metrics| {
+            metrics.gauge("epochs_open", "Epochs that are not closed", &[("job", "flights")]).set(2.0);
+        });
         let text = metrics.render();
         assert!(text.contains("thalweg_records_in_total{job=\"flights\",source=\"flights\"} 7"), "{text}");
         assert!(text.contains("thalweg_epochs_open{job=\"flights\"} 2"), "{text}");

@@ -70,8 +70,36 @@ pub struct JobStatus {
     /// Of bounded input: how much is read, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<ProgressRatio>,
+    /// How far the sources are behind, where they can tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<JobLag>,
+    /// What is left to read of the changelogs, while state is restored from them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreInfo>,
     /// Worker threads.
     pub workers: u32,
+}
+
+/// How far the sources of a job are behind what they could read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobLag {
+    /// Records that are there and were not read, in all source partitions that can tell.
+    pub records: u64,
+    /// For how long the oldest of them has been there, milliseconds, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub millis: Option<u64>,
+}
+
+/// A restore from changelogs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreInfo {
+    /// Changelog records that are read.
+    pub done: u64,
+    /// Of so many, as offsets tell.
+    pub total: u64,
+    /// How long the rest will take at the pace so far, milliseconds; nothing before the first is read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_ms: Option<u64>,
 }
 
 /// A ratio between 0 and 1 in millionths, so that it compares.

@@ -11,12 +11,19 @@ use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
 
 use crate::changelogs::changelog_topic;
 use crate::config::Logs;
+use crate::restore_progress::RestoreProgress;
 
 /// Opens the state folder and brings every store to C.
 ///
 /// Errors: `state-of-another-job` and the other refusals of [`Backend::open`]; `state-lost` where neither the disk nor a
 /// changelog has C; `state-ahead` where the disk is beyond C; `state-digest` where what was restored is not what C says.
-pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, logs: &Logs) -> Result<Arc<Backend>> {
+pub(crate) fn restore(
+    dir: &Path,
+    plan: &Plan,
+    recovery: &RecoveryPlan,
+    logs: &Logs,
+    progress: &RestoreProgress,
+) -> Result<Arc<Backend>> {
     let specs: Vec<_> = plan
         .stores()
         .into_iter()
@@ -40,6 +47,7 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, logs: &L
     let Some(checkpoint) = &recovery.checkpoint else {
         return refuse_leftovers(&backend, &names, recovery).map(|()| Arc::new(backend));
     };
+    let mut from_changelogs = Vec::new();
     for state in &checkpoint.stores {
         let Some((name, changelog)) = names.iter().find(|(name, _)| *name == state.store) else { continue };
         let applied = backend.applied(name, state.partition)?;
@@ -47,12 +55,21 @@ pub(crate) fn restore(dir: &Path, plan: &Plan, recovery: &RecoveryPlan, logs: &L
             Local::AtC => {}
             local @ (Local::Behind | Local::Missing) => match (logs.changelog(*changelog)?, local) {
                 (Some(log), _) => {
-                    from_changelog(&backend, state, recovery, (checkpoint.generation, checkpoint.epoch), &**log)?;
+                    let topic = changelog_topic(recovery.zero.job_id, &state.store);
+                    let offsets = log.offsets(&topic, state.partition)?;
+                    from_changelogs.push(Changelog { state, log: &**log, topic, offsets });
                 }
                 (None, Local::Behind) => return Err(lost(state, "is of an earlier checkpoint")),
                 (None, _) => return Err(lost(state, "is not on this disk")),
             },
         }
+    }
+    if !from_changelogs.is_empty() {
+        progress.begin(from_changelogs.iter().map(Changelog::records).sum());
+        for changelog in from_changelogs {
+            from_changelog(&backend, changelog, recovery, (checkpoint.generation, checkpoint.epoch), progress)?;
+        }
+        progress.end();
     }
     Ok(Arc::new(backend))
 }
@@ -112,21 +129,40 @@ fn refuse_leftovers(backend: &Backend, names: &[(String, ChangelogKind)], recove
     Ok(())
 }
 
+/// The changelog of a partition whose state is restored from it.
+struct Changelog<'a> {
+    state: &'a StoreState,
+    log: &'a dyn Log,
+    topic: String,
+    /// The first that is kept, and the end.
+    offsets: (u64, u64),
+}
+
+impl Changelog<'_> {
+    /// How many records there are to read, as offsets tell.
+    fn records(&self) -> u64 {
+        self.offsets.1 - self.offsets.0
+    }
+}
+
 /// Reads the whole changelog of a partition and puts what it comes to in place of what is there.
 fn from_changelog(
     backend: &Backend,
-    state: &StoreState,
+    Changelog { state, log, topic, offsets: (first, _) }: Changelog<'_>,
     recovery: &RecoveryPlan,
     (generation, epoch): (Generation, Epoch),
-    log: &dyn Log,
+    progress: &RestoreProgress,
 ) -> Result<()> {
-    let topic = changelog_topic(recovery.zero.job_id, &state.store);
     let mut fold = Fold::default();
-    let (first, _) = log.offsets(&topic, state.partition)?;
+    let mut reached = first;
     // To the fenced end of the log, not to C's offset: what is there may prove that a record of C is obsolete.
     let end = read_to_end(log, &topic, state.partition, first, |record| {
+        // By offsets, as the total is: compaction leaves gaps in both.
+        progress.advance(record.offset + 1 - reached);
+        reached = record.offset + 1;
         fold.push(&record.record.key.unwrap_or_default(), record.record.value.as_deref())
     })?;
+    progress.advance(end - reached);
     let committed = (generation, epoch);
     backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, end)
 }

@@ -18,7 +18,10 @@ use thalweg_operators::{Barrier, Barriers, EpochGate, NodeLogic, Plan, StoreRead
 use crate::checkpointer::Committed;
 use crate::clock::wall_clock;
 use crate::committed::read_view;
+use crate::config::TaskConfig;
 use crate::event::{DriverEvent, Question, WorkerMessage, unavailable};
+use crate::observed::{Observed, Seen, job_lag};
+use crate::restore_progress::RestoreProgress;
 
 /// Checkpoints that are remembered for people.
 const CHECKPOINTS_KEPT: usize = 32;
@@ -86,6 +89,8 @@ pub(crate) struct Shared {
     links: RwLock<Arc<[WorkerLink]>>,
     gate: Mutex<Option<Arc<EpochGate>>>,
     pub(crate) committed: Committed,
+    pub(crate) restoring: RestoreProgress,
+    observed: Mutex<Observed>,
     driver: Sender<DriverEvent>,
     records_in: Vec<Series>,
     records_out: Vec<Series>,
@@ -98,7 +103,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(plan: &Plan, job_id: JobId, metrics: &Metrics, driver: Sender<DriverEvent>) -> Self {
+    pub(crate) fn new(config: &TaskConfig, driver: Sender<DriverEvent>) -> Self {
+        let TaskConfig { plan, job_id, task, workers, metrics, .. } = config;
         let job = plan.settings().name.clone();
         let partitions = plan.settings().partitions;
         let stores = plan.stores().into_iter().filter_map(|(shape, settings)| {
@@ -117,9 +123,10 @@ impl Shared {
             let nodes = plan.nodes().filter(|node| of(&node.logic));
             nodes.map(|node| metrics.counter(name, help, &[("job", job.as_str()), (label, &node.id)])).collect()
         };
+        let sources = plan.nodes().filter(|node| node.kind() == "source").map(|node| node.id.clone()).collect();
         Self {
             graph: graph(plan),
-            job_id,
+            job_id: *job_id,
             partitions,
             stores: stores.collect(),
             status: Mutex::new(Status {
@@ -135,6 +142,8 @@ impl Shared {
             links: RwLock::new(Arc::new([])),
             gate: Mutex::new(None),
             committed: Committed::default(),
+            restoring: RestoreProgress::default(),
+            observed: Mutex::new(Observed::new(job.as_str(), *task, sources, *workers as u32)),
             driver,
             records_in: series(
                 |logic| matches!(logic, NodeLogic::Source(_)),
@@ -226,6 +235,15 @@ impl Shared {
             duration_ms,
             changed_keys,
         });
+    }
+
+    /// Computes what is computed only when somebody looks at the metrics.
+    pub(crate) fn refresh(&self, metrics: &Metrics) {
+        let phase = self.status.lock().phase;
+        let gate = self.gate.lock().clone();
+        let restore_remaining = self.restoring.remaining();
+        let seen = Seen { phase, restore_remaining, gate: gate.as_deref(), now: wall_clock() };
+        self.observed.lock().refresh(metrics, &seen);
     }
 
     pub(crate) fn workers(&self) -> usize {
@@ -336,6 +354,8 @@ impl JobService for Shared {
             records_out: sum(&self.records_out),
             dead_letters: sum(&self.dead_letters),
             progress: fraction.map(|fraction| ProgressRatio((fraction.clamp(0.0, 1.0) * 1e6) as u32)),
+            lag: gate.as_ref().and_then(|gate| job_lag(&gate.lags(), wall_clock())),
+            restore: self.restoring.info(),
             workers: self.links.read().len() as u32,
         }
     }

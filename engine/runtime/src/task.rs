@@ -57,7 +57,13 @@ impl Task {
     /// Starts the task's driver; it waits for commands, and tells `tell` what happens.
     pub fn start(config: TaskConfig, tell: Arc<dyn Fn(TaskEvent) + Send + Sync>) -> Result<Self> {
         let (driver, inbox) = channel();
-        let shared = Arc::new(Shared::new(&config.plan, config.job_id, &config.metrics, driver.clone()));
+        let shared = Arc::new(Shared::new(&config, driver.clone()));
+        let seen = Arc::downgrade(&shared);
+        config.metrics.before_render(move |metrics| {
+            if let Some(shared) = seen.upgrade() {
+                shared.refresh(metrics);
+            }
+        });
         let place = Place { config, shared: shared.clone(), driver: driver.clone(), tell };
         let mut waiting = Waiting { place, bindings: None, stored: Vec::new() };
         let thread = spawn("driver".to_owned(), move || waiting.run(&inbox))?;
@@ -176,8 +182,8 @@ impl Waiting {
         let stored = bindings::valid(std::mem::take(&mut self.stored), &recovery.caps, recovery.last_binding);
         assert_eq!(stored.len() as u64, recovery.last_binding.0 - checkpoint.0, "every binding of (C, B] was found");
         writer.remember(&stored);
-        let backend =
-            restore(&self.place.config.state_dir, &self.place.config.plan, recovery, &self.place.config.logs)?;
+        let TaskConfig { state_dir, plan, logs, .. } = &self.place.config;
+        let backend = restore(state_dir, plan, recovery, logs, &self.place.shared.restoring)?;
         let running = Running::open(&self.place, recovery, stored, backend, changelogs)?;
         running.run(&self.place, recovery, writer, inbox)
     }

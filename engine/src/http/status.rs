@@ -4,6 +4,7 @@ use serde::Serialize;
 use thalweg_core::{CheckpointInfo, JobService, JobStatus, Phase, StoreInfo};
 
 use super::answer::age_ms;
+use crate::progress::restore_text;
 
 /// A job.
 #[derive(Serialize)]
@@ -24,7 +25,28 @@ pub(super) struct JobAnswer {
     dead_letters: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<LagAnswer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restore: Option<RestoreAnswer>,
     workers: u32,
+}
+
+/// How far the sources are behind.
+#[derive(Serialize)]
+pub(super) struct LagAnswer {
+    records: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds: Option<f64>,
+}
+
+/// A restore from changelogs.
+#[derive(Serialize)]
+pub(super) struct RestoreAnswer {
+    records_done: u64,
+    records_total: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<f64>,
 }
 
 /// A committed checkpoint.
@@ -76,6 +98,12 @@ impl From<JobStatus> for JobAnswer {
             records_out: status.records_out,
             dead_letters: status.dead_letters,
             progress: status.progress.map(|ratio| f64::from(ratio.0) / 1e6),
+            lag: status.lag.map(|lag| LagAnswer { records: lag.records, seconds: lag.millis.map(seconds) }),
+            restore: status.restore.map(|restore| RestoreAnswer {
+                records_done: restore.done,
+                records_total: restore.total,
+                seconds_left: restore.left_ms.map(seconds),
+            }),
             workers: status.workers,
         }
     }
@@ -133,8 +161,13 @@ pub(super) fn not_ready(status: &JobStatus) -> Option<String> {
         Phase::Stopped => "has been stopped",
         Phase::Failed => "has failed",
     };
+    let restore = status.restore.map(|restore| format!(": {}", restore_text(&restore))).unwrap_or_default();
     let reason = status.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    Some(format!("job {} {doing}{reason}", status.job))
+    Some(format!("job {} {doing}{restore}{reason}", status.job))
+}
+
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1e3
 }
 
 fn rfc3339(micros: i64) -> String {

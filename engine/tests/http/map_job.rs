@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use thalweg_core::{
-    CheckpointInfo, Entry, Epoch, Generation, JobId, JobName, JobService, JobStatus, PartitionId, Phase, ProgressRatio,
-    Query, QueryError, QueryReply, ReadOptions, Reply, ScanRange, StoreInfo,
+    CheckpointInfo, Entry, Epoch, Generation, JobId, JobLag, JobName, JobService, JobStatus, PartitionId, Phase,
+    ProgressRatio, Query, QueryError, QueryReply, ReadOptions, Reply, RestoreInfo, ScanRange, StoreInfo,
 };
 
 /// A page may be shorter than the limit: clients have to go by the cursor.
@@ -100,6 +100,8 @@ impl JobService for MapJob {
             records_out: 9,
             dead_letters: 1,
             progress: Some(ProgressRatio(250_000)),
+            lag: Some(JobLag { records: 12, millis: Some(1500) }),
+            restore: (state == Phase::Restoring).then_some(RestoreInfo { done: 5, total: 10, left_ms: Some(2000) }),
             workers: 2,
         }
     }

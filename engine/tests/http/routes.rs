@@ -129,6 +129,8 @@ fn status_routes() {
         ("/v1/jobs/orders", "/state", json!("running")),
         ("/v1/jobs/orders", "/job_id", json!("00000000000000000000000000000abc")),
         ("/v1/jobs/orders", "/progress", json!(0.25)),
+        ("/v1/jobs/orders", "/lag", json!({ "records": 12, "seconds": 1.5 })),
+        ("/v1/jobs/orders", "/checkpoint_failure", json!("checkpoint 6: no answer")),
         ("/v1/jobs/orders", "/checkpoint/committed_at", json!("1970-01-01T00:00:01.5Z")),
         ("/v1/jobs/orders/graph", "/nodes/0/id", json!("in")),
         ("/v1/jobs/orders/checkpoints", "/checkpoints/0/epoch", json!(5)),

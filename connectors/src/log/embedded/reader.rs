@@ -54,6 +54,11 @@ impl EmbeddedReader {
         self.position
     }
 
+    /// The offset after the last record that is committed now.
+    pub(crate) fn committed_end(&self) -> Result<u64> {
+        self.end_file.read().map(|end| end.offset)
+    }
+
     /// The offset before which all records that are still kept were given.
     pub(crate) fn wanted(&self) -> u64 {
         self.wanted

@@ -4,16 +4,21 @@
 //! connector of a job author, all are held to the same clauses.
 
 use std::fmt::Debug;
+use std::time::{Duration, Instant};
 
 use thalweg_core::{ContentHash, Epoch, Generation, JobId, PartitionId, PartitionSpec};
 
 use crate::random::Random;
 use crate::{
-    EncodedBatch, EncodedRecord, ReadLimit, ReadState, RecordReader, RecordSource, Sink, SinkContext, SinkWriter,
+    BadRecord, EncodedBatch, EncodedRecord, ReadLimit, ReadState, RecordReader, RecordSource, Sink, SinkContext,
+    SinkWriter,
 };
 
 /// Calls of `read` after which a source that gives nothing more is taken to hang.
 const MAX_CALLS: usize = 1_000_000;
+
+/// How long a source may say that nothing has arrived yet, and how soon it is asked again.
+const ARRIVAL: (Duration, Duration) = (Duration::from_secs(60), Duration::from_millis(1));
 
 const WIDE: ReadLimit = ReadLimit { records: 1000, bytes: 1 << 20, until: None };
 
@@ -25,13 +30,33 @@ struct Reading<T> {
     state: ReadState,
 }
 
+/// Reads again as long as nothing has arrived and it is not known whether there is more.
+fn read_arrived<T>(
+    reader: &mut dyn RecordReader<T>,
+    limit: ReadLimit,
+    out: &mut Vec<T>,
+    bad: &mut Vec<BadRecord>,
+) -> ReadState {
+    let (began, before) = (Instant::now(), out.len() + bad.len());
+    loop {
+        let state = reader.read(limit, out, bad).expect("clause 2: reads");
+        if state != ReadState::Pending {
+            return state;
+        }
+        if out.len() + bad.len() > before {
+            return ReadState::More;
+        }
+        assert!(began.elapsed() < ARRIVAL.0, "clause 3: nothing has arrived for {} s", ARRIVAL.0.as_secs());
+        std::thread::sleep(ARRIVAL.1);
+    }
+}
+
 /// Reads one record at a time, so that the position after each is known. A blank record gives a position and no record.
 fn read_singly<T>(reader: &mut dyn RecordReader<T>, until: Option<u64>) -> Reading<T> {
     let mut reading = Reading { records: Vec::new(), hash: ContentHash::default(), state: ReadState::More };
     let (mut out, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..MAX_CALLS {
-        reading.state =
-            reader.read(ReadLimit { records: 1, until, ..WIDE }, &mut out, &mut bad).expect("clause 2: reads");
+        reading.state = read_arrived(reader, ReadLimit { records: 1, until, ..WIDE }, &mut out, &mut bad);
         assert!(
             out.len() + bad.len() <= 1,
             "clause 4: {} records, and at most one was asked for",
@@ -56,7 +81,7 @@ fn read_limited<T>(
     for _ in 0..MAX_CALLS {
         let limit = limit();
         let before = out.len() + bad.len();
-        let state = reader.read(limit, &mut out, &mut bad).expect("clause 2: reads");
+        let state = read_arrived(reader, limit, &mut out, &mut bad);
         let given = out.len() + bad.len() - before;
         assert!(given <= limit.records, "clause 4: {given} records, and at most {} were asked for", limit.records);
         assert!(limit.until.is_none_or(|until| reader.position() <= until), "clause 4: read past {:?}", limit.until);

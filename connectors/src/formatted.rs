@@ -7,7 +7,7 @@ use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result, Value};
 use crate::format::Untyped;
 use crate::{
     BadRecord, Decoder, DecoderOf, Fields, Format, Lag, RawBatch, RawReader, RawSource, ReadLimit, ReadState,
-    RecordReader, RecordSource, RunningHash,
+    RecordReader, RecordSource, RunningHash, Waker,
 };
 
 /// Decodes the records of a raw source.
@@ -94,6 +94,9 @@ impl<T> RecordReader<T> for FormattedReader<T> {
             self.hash.add(self.batch.value(record));
         }
         self.bytes += self.batch.data.len() as u64;
+        if !self.decoders.takes_tombstones() {
+            self.batch.records.retain(|record| !record.tombstone);
+        }
         let known_bad = bad.len();
         let batch = std::mem::take(&mut self.batch);
         self.make_decoder()?.decode(&batch, out, bad).map_err(|error| error.context(&self.name))?;
@@ -102,7 +105,11 @@ impl<T> RecordReader<T> for FormattedReader<T> {
         }
         for bad in &mut bad[known_bad..] {
             let index = batch.records.partition_point(|record| record.next < bad.next);
-            let position = index.checked_sub(1).map_or(start, |before| batch.records[before].next);
+            let position = match &batch.place {
+                // In a topic a record begins at its offset, whatever is between it and the one before.
+                Some(_) => bad.next - 1,
+                None => index.checked_sub(1).map_or(start, |before| batch.records[before].next),
+            };
             bad.why = format!("{}: record at {position}: {}", self.name, bad.why);
             bad.at = position;
             bad.header = self.raw.header().map(<[u8]>::to_vec);
@@ -125,6 +132,14 @@ impl<T> RecordReader<T> for FormattedReader<T> {
 
     fn lag(&mut self) -> Option<Lag> {
         self.raw.lag()
+    }
+
+    fn wake(&mut self, waker: Waker) -> bool {
+        self.raw.wake(waker)
+    }
+
+    fn take_lost(&mut self) -> u64 {
+        self.raw.take_lost()
     }
 
     fn bytes(&self) -> u64 {

@@ -24,12 +24,15 @@ mod stdout;
 
 pub use blackhole::BlackholeSink;
 pub use file::{FileSink, FileSource, FollowSource};
-pub use format::{CsvOptions, Decoder, DecoderOf, Fields, Format, OutFormat, TypedJson, TypedValues, Untyped};
+pub use format::{
+    CsvOptions, Decoder, DecoderOf, Fields, Format, Include, Included, KeyFormat, Message, Messages, OutFormat, Part,
+    TypedJson, TypedValues, Untyped,
+};
 pub use formatted::FormattedSource;
 pub use generator::GeneratorSource;
 pub use ingest::IngestTopic;
-pub use raw::{RawBatch, RawReader, RawRecord, RawSource};
+pub use raw::{RawBatch, RawHeader, RawReader, RawRecord, RawSource, TopicPartition};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
-pub use source::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash};
+pub use source::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash, Waker};
 pub use stdin::StdinSource;
 pub use stdout::StdoutSink;

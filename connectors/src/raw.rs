@@ -4,10 +4,11 @@
 //! [`RecordSource`](crate::RecordSource) of it. The clauses of `source` hold for raw records in the same way.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use thalweg_core::{PartitionId, PartitionSpec, Result};
 
-use crate::{BadRecord, Lag, ReadLimit, ReadState};
+use crate::{BadRecord, Lag, ReadLimit, ReadState, Waker};
 
 /// Reads the raw records of one partition.
 pub trait RawReader: Send {
@@ -42,6 +43,17 @@ pub trait RawReader: Send {
     fn lag(&mut self) -> Option<Lag> {
         None
     }
+
+    /// See [`RecordReader::wake`](crate::RecordReader::wake).
+    fn wake(&mut self, waker: Waker) -> bool {
+        drop(waker);
+        false
+    }
+
+    /// See [`RecordReader::take_lost`](crate::RecordReader::take_lost).
+    fn take_lost(&mut self) -> u64 {
+        0
+    }
 }
 
 /// Something with partitions of raw records.
@@ -72,18 +84,44 @@ pub struct RawBatch {
     pub data: Vec<u8>,
     /// Where each record is in `data`.
     pub records: Vec<RawRecord>,
+    /// The headers of all records, in order.
+    pub headers: Vec<RawHeader>,
+    /// What was read, where it is a partition of a topic.
+    pub place: Option<Arc<TopicPartition>>,
+}
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicPartition {
+    /// The topic.
+    pub topic: String,
+    /// The number of the partition in it.
+    pub partition: u32,
+}
+
+/// Where a header is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawHeader {
+    /// Its name, UTF-8.
+    pub name: Range<usize>,
+    /// Its bytes.
+    pub value: Range<usize>,
 }
 
 /// Where one raw record is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RawRecord {
     /// The value.
     pub value: Range<usize>,
+    /// Whether there is no value: a tombstone, which says that the key is gone.
+    pub tombstone: bool,
     /// The key, where the source has keys.
     pub key: Option<Range<usize>>,
+    /// Its part of [`RawBatch::headers`].
+    pub headers: Range<usize>,
     /// When it was appended, microseconds since 1970, where the source knows.
     pub time: Option<i64>,
-    /// The position after it.
+    /// The position after it; in a topic, the offset after it.
     pub next: u64,
 }
 
@@ -92,6 +130,7 @@ impl RawBatch {
     pub fn clear(&mut self) {
         self.data.clear();
         self.records.clear();
+        self.headers.clear();
     }
 
     /// The bytes of a record's value.
@@ -99,7 +138,15 @@ impl RawBatch {
         &self.data[record.value.clone()]
     }
 
-    /// The bytes of a record's key.
+    /// The name and the bytes of each header of a record, in order.
+    pub fn headers(&self, record: &RawRecord) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers[record.headers.clone()].iter().map(|header| {
+            let name = std::str::from_utf8(&self.data[header.name.clone()]).unwrap_or_default();
+            (name, &self.data[header.value.clone()])
+        })
+    }
+
+    /// The bytes of a record's key, where it has one.
     pub fn key(&self, record: &RawRecord) -> Option<&[u8]> {
         record.key.clone().map(|key| &self.data[key])
     }

@@ -7,7 +7,8 @@
 //!    durable before anything is read.
 //! 2. **Repeatability.** A reader opened twice at the same position yields the same records with the same positions, in this
 //!    process or another. What cannot promise that is written to the embedded log first.
-//! 3. **No blocking.** [`RecordReader::read`] returns what is there; with nothing there it says [`ReadState::Idle`].
+//! 3. **No blocking.** [`RecordReader::read`] returns what is there; with nothing there it says [`ReadState::Idle`], or
+//!    [`ReadState::Pending`] as long as it does not know.
 //! 4. **Limits.** It never exceeds `ReadLimit::records`, never reads past `ReadLimit::until`, and stops soon after
 //!    `ReadLimit::bytes` (one record may be larger, up to the source's own limit).
 //! 5. **Loud failure.** A partition that is not the one named any more, that lost data, or whose bytes are damaged is an error
@@ -15,9 +16,14 @@
 //!
 //! `conformance` checks each clause for any implementation.
 
+use std::sync::Arc;
+
 use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result};
 
 use crate::dead_letter::Place;
+
+/// Wakes whoever reads a partition.
+pub type Waker = Arc<dyn Fn() + Send + Sync>;
 
 /// How much one call of [`RecordReader::read`] may give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub enum ReadState {
     More,
     /// Nothing more for now; the partition may grow.
     Idle,
+    /// Nothing has arrived yet, and whether there is more is not known.
+    Pending,
     /// The end of a bounded partition, or `ReadLimit::until`, is reached.
     End,
 }
@@ -124,6 +132,18 @@ pub trait RecordReader<T>: Send {
     /// is wrong is left to [`RecordReader::read`] to say.
     fn lag(&mut self) -> Option<Lag> {
         None
+    }
+
+    /// Calls `waker`, from any thread, when a partition that has given nothing may have something. Where it says `false` it never
+    /// does, and has to be asked again and again.
+    fn wake(&mut self, waker: Waker) -> bool {
+        drop(waker);
+        false
+    }
+
+    /// How many records were lost, and left out since the job says so, since this was last asked.
+    fn take_lost(&mut self) -> u64 {
+        0
     }
 
     /// How many raw bytes were read since the reader was opened; for the limit on an epoch. Positions count bytes unless the

@@ -116,7 +116,7 @@ mod tests {
             found.extend(batch.records.iter().map(|record| String::from_utf8_lossy(batch.value(record)).into_owned()));
             match state {
                 ReadState::End => return found,
-                ReadState::Idle => std::thread::yield_now(),
+                ReadState::Idle | ReadState::Pending => std::thread::yield_now(),
                 ReadState::More => {}
             }
         }

@@ -2,9 +2,11 @@
 
 pub use crate::files;
 pub use serde::{Deserialize, Serialize};
+pub use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
+pub use thalweg_connectors::log::Start;
 pub use thalweg_connectors::{
-    BadRecord, BlackholeSink, CsvOptions, FileSink, FileSource, Format, FormattedSource, GeneratorSource, OutFormat,
-    ReadLimit, ReadState, RecordReader, RecordSource, RunningHash, StdoutSink, TypedJson,
+    BadRecord, BlackholeSink, CsvOptions, FileSink, FileSource, Format, FormattedSource, GeneratorSource, Message,
+    Messages, OutFormat, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash, StdoutSink, TypedJson,
 };
 pub use thalweg_core::{ContentHash, Epoch, PartitionId, PartitionSpec, SourceKey, Value};
 pub use thalweg_operators::{

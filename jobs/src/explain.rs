@@ -12,6 +12,7 @@ use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
 use crate::spec::{
     ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
+    TopicsSpec,
 };
 
 /// An explained job.
@@ -131,6 +132,16 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
         SourceConnector::Log { topic, .. } => {
             needs.push(format!("reads the topic {topic:?} of the embedded log"));
             (format!("a record per record of the topic {topic:?}"), "as the topic".to_owned())
+        }
+        SourceConnector::Kafka(kafka) => {
+            let topics = match &kafka.topics {
+                TopicsSpec::Named(names) => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
+                TopicsSpec::Pattern(pattern) => format!("whose names {pattern} finds"),
+            };
+            needs.push(format!("reads the topics of Kafka {topics}"));
+            let group = kafka.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name));
+            needs.push(format!("writes its positions to the consumer group {group:?}, for tools that show lag"));
+            (format!("a record per committed record of the topics {topics}"), "as the topics".to_owned())
         }
         SourceConnector::Stdin { .. } => {
             needs.push("reads standard input, and keeps its lines in the job's log".to_owned());

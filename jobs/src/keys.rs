@@ -227,6 +227,36 @@ const LONGEST: Key = key("max_record_bytes", Kind::Bytes, "Longest record").defa
 const TOPIC: Key = key("topic", Kind::Text, "The topic").required();
 const LOG_PATH: Key = key("path", Kind::Text, "The folder of the log; absent: the job's own, in its data");
 
+const KAFKA_SOURCE: &[Key] = &[
+    key("topic", Kind::Text, "The topic; or `topics` or `topic_pattern`"),
+    key("topics", Kind::Texts, "Several topics"),
+    key("topic_pattern", Kind::Text, "All topics whose name this regular expression finds, such as \"^orders-\""),
+    key("group", Kind::Text, "The consumer group that shows positions and lag; absent: thalweg- and the job's name"),
+    key(
+        "on_data_loss",
+        Kind::Choice(&[ready("fail"), ready("skip")]),
+        "Where records were dropped before they were read",
+    )
+    .default("\"fail\""),
+    key("include", Kind::Table(INCLUDE), "Names of fields for what stands beside the value of a record"),
+    key(
+        "key_format",
+        Kind::Choice(&[ready("text"), ready("json"), ready("raw")]),
+        "How a key that is included is written",
+    )
+    .default("\"text\""),
+];
+
+pub(crate) const INCLUDE: &[Key] = &[
+    key("key", Kind::Text, "Field for the key"),
+    key("timestamp", Kind::Text, "Field for the time of the record"),
+    key("headers", Kind::Text, "Field for the headers, a map of texts"),
+    key("topic", Kind::Text, "Field for the topic"),
+    key("partition", Kind::Text, "Field for the partition of the topic"),
+    key("offset", Kind::Text, "Field for the offset"),
+    key("tombstone", Kind::Text, "Field that says whether the value is missing; without it such records are left out"),
+];
+
 pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
     Connector {
         name: "file",
@@ -252,7 +282,7 @@ pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
         ],
     },
     Connector { name: "log", doc: "A topic of the embedded log", ready: true, keys: &[LOG_PATH, TOPIC] },
-    Connector { name: "kafka", doc: "A topic of Kafka", ready: false, keys: &[TOPIC] },
+    Connector { name: "kafka", doc: "Topics of Kafka", ready: true, keys: KAFKA_SOURCE },
     Connector { name: "http", doc: "Records posted to the job", ready: false, keys: &[] },
     Connector {
         name: "stdin",

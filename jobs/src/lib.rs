@@ -11,6 +11,7 @@ mod document;
 mod explain;
 mod graph;
 mod kafka;
+mod kafka_source;
 mod keys;
 mod plan;
 mod schema;
@@ -26,8 +27,8 @@ pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
 pub use plan::{PlanContext, plan, stores, with_dead_letters};
 pub use schema::schema;
 pub use spec::{
-    BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, KafkaSpec, OperatorSpec, SinkConnector,
-    SinkSpec, SourceConnector, SourceSpec, Start, StoreSpec,
+    BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, KafkaSourceSpec, KafkaSpec,
+    OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start, StoreSpec, TopicsSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

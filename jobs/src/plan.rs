@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use thalweg_connectors::kafka::{KafkaConfig, OnDataLoss};
 use thalweg_connectors::log::{
     Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer,
 };
@@ -19,8 +20,9 @@ use thalweg_operators::{
 
 use crate::demand::Demand;
 use crate::kafka::KafkaEncoder;
+use crate::kafka_source::kafka_source;
 use crate::spec::{
-    ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start,
+    ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
 };
 
 /// What a plan needs of the place where it is to run.
@@ -39,6 +41,8 @@ pub struct PlanContext<'a> {
     pub recorded: Option<(JobId, PathBuf)>,
     /// The cluster of `[kafka]`, where the job has one.
     pub kafka: Option<Arc<dyn Log>>,
+    /// How that cluster is reached.
+    pub cluster: Option<Arc<KafkaConfig>>,
     /// Opens another log to write to.
     pub open_log: &'a dyn Fn(&std::path::Path) -> Result<Arc<dyn Log>>,
 }
@@ -136,8 +140,10 @@ fn check_crate(spec: &JobSpec, registry: &Registry) -> Result<()> {
 /// stopped at it goes on.
 fn computed(connector: &SourceConnector) -> SourceConnector {
     let mut computed = connector.clone();
-    if let SourceConnector::File { max_record_bytes, .. } = &mut computed {
-        *max_record_bytes = 0;
+    match &mut computed {
+        SourceConnector::File { max_record_bytes, .. } => *max_record_bytes = 0,
+        SourceConnector::Kafka(kafka) => (kafka.group, kafka.on_data_loss) = (None, OnDataLoss::Fail),
+        SourceConnector::Generator(_) | SourceConnector::Log { .. } | SourceConnector::Stdin { .. } => {}
     }
     computed
 }
@@ -165,14 +171,14 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
             partitions: generator.partitions,
         }),
         SourceConnector::Log { path, topic, format } => {
-            let start = match source.start {
-                Start::Earliest => thalweg_connectors::log::Start::Earliest,
-                Start::Latest => thalweg_connectors::log::Start::Latest,
-                Start::Time(time) => thalweg_connectors::log::Start::Time(time),
-            };
+            let start = source.start.of_log();
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
             Arc::new(FormattedSource::values(Box::new(log), format.clone(), fields()))
+        }
+        SourceConnector::Kafka(kafka) => {
+            let missing = || Error::internal("plan", "a source reads Kafka, and the job has no [kafka]");
+            kafka_source(spec, source, kafka, context.cluster.clone().ok_or_else(missing)?)?
         }
         SourceConnector::Stdin { format, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use thalweg_connectors::kafka::OnDataLoss;
 use thalweg_connectors::log::{Delivery, Partitioner};
-use thalweg_connectors::{Format, OutFormat};
+use thalweg_connectors::{Format, Include, OutFormat};
 use thalweg_core::{Error, JobName, PartitionCount, Result};
 use thalweg_operators::{Aggregation, ChangelogKind, Expression, OnError};
 
@@ -200,6 +201,8 @@ pub enum SourceConnector {
         /// How a record is written.
         format: Format,
     },
+    /// Topics of Kafka.
+    Kafka(KafkaSourceSpec),
     /// Standard input, a record a line, by way of the job's own log.
     Stdin {
         /// How a record is written.
@@ -207,6 +210,30 @@ pub enum SourceConnector {
         /// Longest line, in bytes.
         max_record_bytes: u64,
     },
+}
+
+/// What is read from Kafka, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KafkaSourceSpec {
+    /// The topics.
+    pub topics: TopicsSpec,
+    /// How a record is written.
+    pub format: Format,
+    /// The consumer group that shows positions; nothing means one that is named after the job.
+    pub group: Option<String>,
+    /// What is done where records were dropped before they were read.
+    pub on_data_loss: OnDataLoss,
+    /// What stands beside the value of a record.
+    pub include: Include,
+}
+
+/// Which topics are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TopicsSpec {
+    /// These.
+    Named(Vec<String>),
+    /// All whose name this regular expression finds.
+    Pattern(String),
 }
 
 /// What a generator makes.
@@ -236,13 +263,24 @@ pub enum Start {
     Time(i64),
 }
 
+impl Start {
+    /// As sources on a log have it.
+    pub(crate) fn of_log(self) -> thalweg_connectors::log::Start {
+        match self {
+            Start::Earliest => thalweg_connectors::log::Start::Earliest,
+            Start::Latest => thalweg_connectors::log::Start::Latest,
+            Start::Time(time) => thalweg_connectors::log::Start::Time(time),
+        }
+    }
+}
+
 impl SourceSpec {
     /// Whether it ends by itself.
     pub fn is_bounded(&self) -> bool {
         match &self.connector {
             SourceConnector::File { follow, .. } => !follow,
             SourceConnector::Generator(generator) => generator.count.is_some(),
-            SourceConnector::Log { .. } => false,
+            SourceConnector::Log { .. } | SourceConnector::Kafka(_) => false,
             SourceConnector::Stdin { .. } => true,
         }
     }
@@ -253,6 +291,7 @@ impl SourceSpec {
             SourceConnector::File { .. } => "file",
             SourceConnector::Generator(_) => "generator",
             SourceConnector::Log { .. } => "log",
+            SourceConnector::Kafka(_) => "kafka",
             SourceConnector::Stdin { .. } => "stdin",
         }
     }

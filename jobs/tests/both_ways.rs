@@ -99,6 +99,7 @@ fn a_job_file_and_the_builder_make_the_same_graph() {
         keep_input: false,
         recorded: None,
         kafka: None,
+        cluster: None,
         open_log: &open_log,
     };
     let from_file = plan(&job, &context).expect("a plan");

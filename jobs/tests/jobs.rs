@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use thalweg_connectors::{CsvOptions, Format, OutFormat};
+use thalweg_connectors::kafka::OnDataLoss;
+use thalweg_connectors::{CsvOptions, Format, KeyFormat, OutFormat, Part};
 use thalweg_jobs::{
-    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, Start,
+    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, Start, TopicsSpec,
     apply_environment, explain, graph, parse, schema, validate,
 };
 use thalweg_operators::{ConfigKey, ConfigKind, OnError, OperatorInfo};
@@ -136,7 +137,7 @@ fn the_contract_is_known() {
     let problems = check(CONTRACT, &[]).expect_err("some of it is not available yet");
     let codes: BTreeSet<_> = problems.iter().map(|problem| problem.code).collect();
     assert_eq!(codes, BTreeSet::from(["cluster-only", "not-available"]), "{problems}");
-    assert_eq!(problems.iter().len(), 5, "{problems}");
+    assert_eq!(problems.iter().len(), 4, "{problems}");
     assert!(!problems.render(false).contains("KAFKA_PASSWORD"));
 }
 
@@ -193,6 +194,43 @@ fn a_log_begins_where_it_is_told() {
     }
     let problems = check(&job("\"1970-01-02\""), &[]).expect_err("a day is no moment").render(false);
     assert!(problems.contains("\"earliest\", \"latest\" or a time such as"), "{problems}");
+}
+
+#[test]
+fn a_source_of_kafka_reads_its_topics_in_one_way() {
+    let job = |keys: &str| {
+        let source = format!("connector = \"kafka\"\n{keys}");
+        let job = small().replace("connector = \"generator\"\ncount = 10", &source);
+        format!("{job}[kafka]\nbootstrap_servers = \"localhost:9092\"\n")
+    };
+    let read = |keys: &str| {
+        let checked = check(&job(keys), &[]).unwrap_or_else(|problems| panic!("{}", problems.render(false)));
+        let SourceConnector::Kafka(kafka) = checked.job.sources[0].connector.clone() else {
+            panic!("another connector")
+        };
+        kafka
+    };
+    let names = |names: &[&str]| TopicsSpec::Named(names.iter().map(|name| (*name).to_owned()).collect());
+    assert_eq!(read("topic = \"a\"").topics, names(&["a"]));
+    assert_eq!(read("topics = [\"b\", \"a\"]").topics, names(&["b", "a"]));
+    let pattern = read("topic_pattern = \"^a\"\non_data_loss = \"skip\"\ngroup = \"g\"");
+    assert_eq!(pattern.topics, TopicsSpec::Pattern("^a".to_owned()));
+    assert_eq!((pattern.on_data_loss, pattern.group.as_deref()), (OnDataLoss::Skip, Some("g")));
+    let include = read("topic = \"a\"\nkey_format = \"json\"\ninclude = { tombstone = \"gone\", key = \"k\" }").include;
+    assert_eq!(include.fields, [("k".to_owned(), Part::Key), ("gone".to_owned(), Part::Tombstone)]);
+    assert_eq!(include.key_format, KeyFormat::Json);
+    for (keys, problem) in [
+        ("", "takes one of topic, topics and topic_pattern, and has 0"),
+        ("topic = \"a\"\ntopics = [\"b\"]", "and has 2"),
+        ("topic = \"a b\"", "a b"),
+        ("topic_pattern = \"(\"", "is no regular expression"),
+        ("topic = \"a\"\ninclude = { key = \"x\", offset = \"x\" }", "has the field \"x\" twice"),
+        ("topic = \"a\"\ninclude = { keys = \"x\" }", "did you mean \"key\""),
+        ("topic = \"a\"\non_data_loss = \"ignore\"", "one of \"fail\", \"skip\""),
+    ] {
+        let problems = check(&job(keys), &[]).expect_err(keys).render(false);
+        assert!(problems.contains(problem), "{problem} is missing in: {problems}");
+    }
 }
 
 #[test]

@@ -4,13 +4,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use thalweg_connectors::dead_letter::{DeadLetter, Place};
-use thalweg_connectors::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource};
+use thalweg_connectors::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Waker};
 use thalweg_core::{
     ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share,
 };
 use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
+use timely::scheduling::SyncActivator;
 
 use crate::aside::{Aside, Held, Output, Outputs};
 use crate::context::WorkerContext;
@@ -63,6 +65,8 @@ struct Partition<T> {
     turn: Turn,
     /// What is known of how far it is behind.
     lag: Option<Lag>,
+    /// Its reader wakes the operator.
+    wakes: bool,
     pace: Option<Pace>,
 }
 
@@ -114,12 +118,11 @@ impl<T: Data> SourceOperator<T> {
     pub(crate) fn build<'s>(self, scope: Scope<'s, Time>, context: &Rc<WorkerContext>) -> Result<Outputs<'s, T>> {
         let labels = [("job", context.job.as_str()), ("source", self.id.as_str())];
         let records_in = context.metrics.counter("records_in", "Records read from a source", &labels);
-        let reason = self.on_error.counted_as("decode");
-        let dropped = context.metrics.counter(
-            "records_dropped",
-            "Records that were not processed",
-            &[("job", context.job.as_str()), ("source", self.id.as_str()), ("reason", reason)],
-        );
+        let dropped = |reason| {
+            let labels = [labels[0], labels[1], ("reason", reason)];
+            context.metrics.counter("records_dropped", "Records that were not processed", &labels)
+        };
+        let (dropped, lost) = (dropped(self.on_error.counted_as("decode")), dropped("lost"));
         let losses = context.metrics.counter("source_losses", "Times that input was gone before it was read", &labels);
         let mut losses = Losses { series: losses, seen: 0 };
         let mut builder = OperatorBuilder::new(format!("source {}", self.id), scope);
@@ -130,7 +133,8 @@ impl<T: Data> SourceOperator<T> {
         let activity = context.gate.activity(&self.id);
         let partitions = self.open(context)?;
         let gate = context.gate.clone();
-        let mut reading = Reading { partitions, gate, source: self, records_in, dropped, aside, lag_told: None };
+        let mut reading = Reading { partitions, gate, source: self, records_in, dropped, lost, aside, lag_told: None };
+        reading.be_woken(scope.worker().sync_activator_for(address.to_vec()));
         let failure = context.failure.clone();
         let activator = scope.worker().activator_for(address.clone());
         builder.build(move |capabilities| {
@@ -203,6 +207,7 @@ impl<T: Data> SourceOperator<T> {
                     told_seen: false,
                     turn: Turn::Read,
                     lag: None,
+                    wakes: false,
                     pace,
                 })
             })
@@ -217,11 +222,24 @@ struct Reading<T> {
     source: SourceOperator<T>,
     records_in: Series,
     dropped: Series,
+    lost: Series,
     aside: Aside,
     lag_told: Option<Instant>,
 }
 
 impl<T: Data> Reading<T> {
+    /// Asks the readers to wake the operator.
+    fn be_woken(&mut self, activator: SyncActivator) {
+        let activator = Mutex::new(activator);
+        let waker: Waker = Arc::new(move || {
+            // An error says that the worker has ended: then there is nothing to wake.
+            let _ = activator.lock().activate();
+        });
+        for partition in &mut self.partitions {
+            partition.wakes = partition.reader.wake(waker.clone());
+        }
+    }
+
     /// The first epoch that this operator may still give records of: every binding before it is durable, and every share before
     /// it has ended.
     fn frontier(&self) -> Epoch {
@@ -284,8 +302,16 @@ impl<T: Data> Reading<T> {
             match self.read(index, recorded, buffer)? {
                 0 if recorded.is_some()
                     && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
-                0 if self.partitions[index].ended => return Ok(turn.max(self.when_ended(index))),
-                0 => return Ok(turn.max(Turn::Idle)),
+                0 => {
+                    let partition = &self.partitions[index];
+                    return Ok(turn.max(if partition.ended {
+                        self.when_ended(index)
+                    } else if partition.wakes && partition.pace.is_none() && recorded.is_none() {
+                        Turn::Waiting
+                    } else {
+                        Turn::Idle
+                    }));
+                }
                 _ => {
                     turn = Turn::Read;
                     self.aside.give(&held.dead_letters().delayed(&self.partitions[index].epoch.0));
@@ -379,7 +405,8 @@ impl<T: Data> Reading<T> {
         let limit = ReadLimit {
             records: BATCH_RECORDS.min(usize::try_from(left).unwrap_or(usize::MAX)).min(allowance),
             bytes: BATCH_BYTES,
-            until: recorded.map(|share| share.next).or(partition.spec.end),
+            // A reader knows its own end.
+            until: recorded.map(|share| share.next),
         };
         if limit.records == 0 {
             return Ok(0);
@@ -413,17 +440,18 @@ impl<T: Data> Reading<T> {
             if full && limits.cutting == Cutting::Together {
                 self.gate.tell(SourceEvent::Full(epoch));
             }
-            // One that is empty and has ended says first that it has.
-            if read > 0 || state != ReadState::End {
+            // One that is empty and has ended says first that it has; of one that has not arrived nothing is known.
+            if read > 0 || !matches!(state, ReadState::End | ReadState::Pending) {
                 self.seen(index);
             }
         } else if read == 0
-            && state != ReadState::More
+            && matches!(state, ReadState::Idle | ReadState::End)
             && self.partitions[index].reader.position() != limit.until.unwrap_or(0)
         {
             return Err(self.lost(index, recorded.map_or(0, |share| share.next)));
         }
         self.records_in.add(read);
+        self.lost.add(self.partitions[index].reader.take_lost());
         self.refuse(index, bad)?;
         Ok(read)
     }

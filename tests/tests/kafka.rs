@@ -10,6 +10,8 @@ mod invariants;
 mod job;
 #[path = "kafka/log.rs"]
 mod log;
+#[path = "kafka/source.rs"]
+mod source;
 #[path = "kafka/surroundings.rs"]
 mod surroundings;
 

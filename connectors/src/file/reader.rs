@@ -205,7 +205,7 @@ impl FileReader {
                 ));
             }
             let start = base + self.window.start - from;
-            batch.records.push(RawRecord { value: start..start + framed.length, key: None, time: None, next });
+            batch.records.push(RawRecord { value: start..start + framed.length, next, ..RawRecord::default() });
             self.advance(framed.consumed);
             *count += 1;
         };

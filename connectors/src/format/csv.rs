@@ -8,7 +8,7 @@ use std::sync::Arc;
 use thalweg_core::{Error, Result, Row, Shape, Value};
 
 use super::{CsvOptions, Decoder, Fields, cell, is_blank, text::not_text};
-use crate::{BadRecord, RawBatch};
+use crate::{BadRecord, RawBatch, RawRecord};
 
 /// Decodes the wanted columns of each record.
 pub(super) struct CsvDecoder {
@@ -110,17 +110,20 @@ impl CsvDecoder {
 }
 
 impl Decoder<Value> for CsvDecoder {
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<Value>, bad: &mut Vec<BadRecord>) -> Result<()> {
-        out.reserve(batch.records.len());
-        for record in &batch.records {
-            let value = batch.value(record);
-            if value.is_empty() {
-                continue;
-            }
-            match self.row(value) {
-                Ok(row) => out.push(row),
-                Err(why) => bad.push(batch.bad(record, why)),
-            }
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<Value>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        let value = batch.value(record);
+        if value.is_empty() {
+            return Ok(());
+        }
+        match self.row(value) {
+            Ok(row) => out.push(row),
+            Err(why) => bad.push(batch.bad(record, why)),
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use thalweg_core::{Result, Row, Shape, Value};
 
 use super::{Decoder, Fields, is_blank};
-use crate::{BadRecord, RawBatch};
+use crate::{BadRecord, RawBatch, RawRecord};
 
 pub(super) fn decoder(fields: &Fields) -> Box<dyn Decoder<Value>> {
     match fields {
@@ -63,21 +63,25 @@ struct AllFields {
 }
 
 impl Decoder<Value> for AllFields {
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<Value>, bad: &mut Vec<BadRecord>) -> Result<()> {
-        for record in &batch.records {
-            let bytes = batch.value(record);
-            if is_blank(bytes) {
-                continue;
-            }
-            let value = if is_object(bytes) {
-                whole(AnyRow { shapes: &mut self.shapes }, bytes)
-            } else {
-                serde_json::from_slice(bytes)
-            };
-            match value {
-                Ok(value) => out.push(value),
-                Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
-            }
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<Value>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        let bytes = batch.value(record);
+        if is_blank(bytes) {
+            return Ok(());
+        }
+        let value = if is_object(bytes) {
+            whole(AnyRow { shapes: &mut self.shapes }, bytes)
+        } else {
+            serde_json::from_slice(bytes)
+        };
+        match value {
+            Ok(value) => out.push(value),
+            Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
         }
         Ok(())
     }
@@ -173,21 +177,25 @@ struct SomeFields {
 }
 
 impl Decoder<Value> for SomeFields {
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<Value>, bad: &mut Vec<BadRecord>) -> Result<()> {
-        for record in &batch.records {
-            let bytes = batch.value(record);
-            if is_blank(bytes) {
-                continue;
-            }
-            if !is_object(bytes) {
-                bad.push(batch.bad(record, "not a JSON object, so it has no fields"));
-                continue;
-            }
-            self.found.fill(false);
-            match whole(WantedRow { shape: &self.shape, found: &mut self.found }, bytes) {
-                Ok(values) => out.push(self.row(values)),
-                Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
-            }
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<Value>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        let bytes = batch.value(record);
+        if is_blank(bytes) {
+            return Ok(());
+        }
+        if !is_object(bytes) {
+            bad.push(batch.bad(record, "not a JSON object, so it has no fields"));
+            return Ok(());
+        }
+        self.found.fill(false);
+        match whole(WantedRow { shape: &self.shape, found: &mut self.found }, bytes) {
+            Ok(values) => out.push(self.row(values)),
+            Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
         }
         Ok(())
     }

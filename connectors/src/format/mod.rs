@@ -6,17 +6,21 @@
 
 mod cell;
 mod csv;
+mod include;
 mod json;
+mod message;
 mod out;
 mod text;
 mod typed;
 
 use thalweg_core::{Error, Result, Value};
 
+pub use include::{Include, Included, KeyFormat, Part};
+pub use message::{Message, Messages};
 pub use out::OutFormat;
 pub use typed::{TypedJson, TypedValues};
 
-use crate::{BadRecord, RawBatch};
+use crate::{BadRecord, RawBatch, RawRecord};
 
 /// How the bytes of a source's records are to be read.
 ///
@@ -25,7 +29,7 @@ use crate::{BadRecord, RawBatch};
 ///
 /// let mut batch = RawBatch::default();
 /// batch.data.extend_from_slice(b"15,SEA");
-/// batch.records.push(RawRecord { value: 0..6, key: None, time: None, next: 6 });
+/// batch.records.push(RawRecord { value: 0..6, next: 6, ..RawRecord::default() });
 /// let mut decoder = Format::Csv(Default::default()).decoder(Some(b"delay,origin"), &Fields::All)?;
 /// let (mut out, mut bad) = (Vec::new(), Vec::new());
 /// decoder.decode(&batch, &mut out, &mut bad)?;
@@ -91,16 +95,33 @@ impl Fields {
 
 /// Decodes the records of one partition.
 pub trait Decoder<T>: Send {
-    /// Appends what the batch holds to `out`, in order, and what cannot be decoded to `bad`, with the reason alone as `why`.
+    /// Appends one record of a batch to `out`, unless it is blank; what cannot be decoded goes to `bad`, with the reason alone as
+    /// `why`.
     ///
     /// Errors: what makes the whole partition unreadable.
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()>;
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<T>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()>;
+
+    /// All records of a batch, in order.
+    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
+        batch.records.iter().try_for_each(|record| self.record(batch, record, out, bad))
+    }
 }
 
 /// Makes the decoder of each partition of a source of `T`.
 pub trait DecoderOf<T>: Send + Sync {
     /// A decoder for a partition with this header.
     fn decoder(&self, header: Option<&[u8]>) -> Result<Box<dyn Decoder<T>>>;
+
+    /// Whether its decoders are given tombstones; else these are no records.
+    fn takes_tombstones(&self) -> bool {
+        false
+    }
 }
 
 impl Format {
@@ -140,7 +161,6 @@ fn is_blank(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RawRecord;
 
     /// Decodes records; what is bad shows as `bad: reason`.
     pub(super) fn decode(format: &Format, header: Option<&str>, fields: &[&str], records: &[&[u8]]) -> Vec<String> {
@@ -154,8 +174,8 @@ mod tests {
         };
         let mut shown = Vec::new();
         for record in records {
-            let one = RawRecord { value: 0..record.len(), key: None, time: None, next: record.len() as u64 };
-            let batch = RawBatch { data: record.to_vec(), records: vec![one] };
+            let one = RawRecord { value: 0..record.len(), next: record.len() as u64, ..RawRecord::default() };
+            let batch = RawBatch { data: record.to_vec(), records: vec![one], ..RawBatch::default() };
             let (mut out, mut bad) = (Vec::new(), Vec::new());
             decoder.decode(&batch, &mut out, &mut bad).expect("decodes");
             shown.extend(out.iter().map(ToString::to_string));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thalweg_core::{Result, Row, Shape, Value};
 
 use super::Decoder;
-use crate::{BadRecord, RawBatch};
+use crate::{BadRecord, RawBatch, RawRecord};
 
 /// Gives each record's text under one name, or rows without fields where not even that is asked for.
 pub(super) struct TextDecoder {
@@ -19,16 +19,19 @@ impl TextDecoder {
 }
 
 impl Decoder<Value> for TextDecoder {
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<Value>, bad: &mut Vec<BadRecord>) -> Result<()> {
-        let wanted = !self.shape.names().is_empty();
-        for record in &batch.records {
-            match std::str::from_utf8(batch.value(record)) {
-                Ok(text) => {
-                    let values = if wanted { vec![Value::from(text)] } else { Vec::new() };
-                    out.push(Value::Row(Row::new(self.shape.clone(), values)));
-                }
-                Err(error) => bad.push(batch.bad(record, not_text(error))),
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<Value>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        match std::str::from_utf8(batch.value(record)) {
+            Ok(text) => {
+                let values = if self.shape.names().is_empty() { Vec::new() } else { vec![Value::from(text)] };
+                out.push(Value::Row(Row::new(self.shape.clone(), values)));
             }
+            Err(error) => bad.push(batch.bad(record, not_text(error))),
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use thalweg_core::{Result, Value};
 
 use super::{Decoder, DecoderOf, Fields, Format, is_blank};
-use crate::{BadRecord, RawBatch};
+use crate::{BadRecord, RawBatch, RawRecord};
 
 /// JSON straight into `T`: no untyped value is made on the way.
 pub struct TypedJson<T> {
@@ -33,16 +33,20 @@ impl<T: DeserializeOwned + 'static> DecoderOf<T> for TypedJson<T> {
 }
 
 impl<T: DeserializeOwned> Decoder<T> for TypedJson<T> {
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
-        for record in &batch.records {
-            let value = batch.value(record);
-            if is_blank(value) {
-                continue;
-            }
-            match serde_json::from_slice(value) {
-                Ok(value) => out.push(value),
-                Err(error) => bad.push(batch.bad(record, format!("does not fit the record's type: {error}"))),
-            }
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<T>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        let value = batch.value(record);
+        if is_blank(value) {
+            return Ok(());
+        }
+        match serde_json::from_slice(value) {
+            Ok(value) => out.push(value),
+            Err(error) => bad.push(batch.bad(record, format!("does not fit the record's type: {error}"))),
         }
         Ok(())
     }
@@ -63,36 +67,29 @@ impl<T> TypedValues<T> {
 
 impl<T: DeserializeOwned + 'static> DecoderOf<T> for TypedValues<T> {
     fn decoder(&self, header: Option<&[u8]>) -> Result<Box<dyn Decoder<T>>> {
-        Ok(Box::new(ThroughValues {
-            inner: self.format.decoder(header, &Fields::All)?,
-            values: Vec::new(),
-            one: RawBatch::default(),
-        }))
+        Ok(Box::new(ThroughValues { inner: self.format.decoder(header, &Fields::All)?, values: Vec::new() }))
     }
 }
 
 struct ThroughValues {
     inner: Box<dyn Decoder<Value>>,
     values: Vec<Value>,
-    one: RawBatch,
 }
 
 impl<T: DeserializeOwned> Decoder<T> for ThroughValues {
-    fn decode(&mut self, batch: &RawBatch, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
-        // One record at a time: a value that does not fit must be reported with the bytes that it came from.
-        for record in &batch.records {
-            self.one.clear();
-            self.one.data.extend_from_slice(batch.value(record));
-            self.one.records.push(crate::RawRecord { value: 0..self.one.data.len(), key: None, ..record.clone() });
-            self.values.clear();
-            let known_bad = bad.len();
-            self.inner.decode(&self.one, &mut self.values, bad)?;
-            bad[known_bad..].iter_mut().for_each(|bad| bad.key = batch.key(record).map(<[u8]>::to_vec));
-            for value in &self.values {
-                match value.to_serde() {
-                    Ok(value) => out.push(value),
-                    Err(error) => bad.push(batch.bad(record, error.message().to_owned())),
-                }
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<T>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        self.values.clear();
+        self.inner.record(batch, record, &mut self.values, bad)?;
+        for value in &self.values {
+            match value.to_serde() {
+                Ok(value) => out.push(value),
+                Err(error) => bad.push(batch.bad(record, error.message().to_owned())),
             }
         }
         Ok(())

@@ -31,11 +31,11 @@ impl Cluster {
         Ok(Self { consumer: Consumer::open(config, group, Isolation::Uncommitted)? })
     }
 
-    fn rk(&self) -> *mut sys::rd_kafka_t {
+    pub(super) fn rk(&self) -> *mut sys::rd_kafka_t {
         self.consumer.client().rk
     }
 
-    fn patiently<T>(&self, doing: &str, attempt: impl FnMut(c_int) -> Result<T>) -> Result<T> {
+    pub(super) fn patiently<T>(&self, doing: &str, attempt: impl FnMut(c_int) -> Result<T>) -> Result<T> {
         patiently(self.consumer.config(), self.consumer.client(), doing, attempt)
     }
 
@@ -100,24 +100,12 @@ impl Cluster {
     /// The first offset that is kept, and the end of the log, open transactions included.
     pub(super) fn offsets(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64)> {
         let doing = format!("asking for the ends of topic {topic:?}, partition {partition}");
-        let name = c_string(topic)?;
-        self.patiently(&doing, |limit| {
-            let (mut low, mut high) = (0, 0);
-            // Safety: handle and name live, the results are written to places of ours.
-            let code = unsafe {
-                let partition = i32::from(partition.0);
-                sys::rd_kafka_query_watermark_offsets(self.rk(), name.as_ptr(), partition, &mut low, &mut high, limit)
-            };
-            if code != NO_ERROR {
-                return match kafka_error(code, &doing, &describe(code)) {
-                    // What this client knows of the cluster may be old: a broker has just started, a topic was just made.
-                    error if error.code() == "kafka-topic-missing" && self.partitions(topic)?.is_some() => {
-                        Err(error.retryable())
-                    }
-                    error => Err(error),
-                };
+        self.patiently(&doing, |_| match self.consumer.offsets(topic, partition) {
+            // What this client knows of the cluster may be old: a broker has just started, a topic was just made.
+            Err(error) if error.code() == "kafka-topic-missing" && self.partitions(topic)?.is_some() => {
+                Err(error.retryable())
             }
-            Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+            outcome => outcome,
         })
     }
 

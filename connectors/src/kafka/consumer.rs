@@ -2,7 +2,7 @@
 //!
 //! Partitions are assigned one by one, never by a group: the group's name serves for committed positions alone.
 
-use std::ffi::{CString, c_int};
+use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,14 +12,23 @@ use thalweg_core::{Error, PartitionId, Result};
 
 use super::KafkaConfig;
 use super::client::{Client, NativeConfig};
+use super::cluster::c_string;
 use super::error::{describe, kafka_error};
 use super::partitions::PartitionList;
+use super::patience::patiently;
+use crate::Waker;
 
 /// Messages that are taken from librdkafka at once.
 const BATCH: usize = 1024;
 /// What librdkafka may hold for all partitions of a consumer, and for how long it waits for a fetch to fill.
-const LIMITS: [(&str, &str); 3] =
-    [("queued.max.messages.kbytes", "16384"), ("fetch.wait.max.ms", "100"), ("fetch.message.max.bytes", "1048576")];
+const LIMITS: [(&str, &str); 5] = [
+    ("queued.max.messages.kbytes", "16384"),
+    ("fetch.wait.max.ms", "100"),
+    ("fetch.message.max.bytes", "1048576"),
+    // How long a partition whose queue was full is left alone, and one that had an error: a second and a half by default.
+    ("fetch.queue.backoff.ms", "5"),
+    ("fetch.error.backoff.ms", "100"),
+];
 
 /// What readers of the engine's own topics set: they want whole megabytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +85,42 @@ impl Consumer {
         &self.config
     }
 
+    /// The first offset that is kept, and the end: of what this consumer is let see.
+    pub(super) fn offsets(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64)> {
+        let doing = format!("asking for the ends of topic {topic:?}, partition {partition}");
+        let name = c_string(topic)?;
+        patiently(&self.config, &self.client, &doing, |limit| {
+            let (mut low, mut high) = (0, 0);
+            // Safety: handle and name live, the results are written to places of ours.
+            let code = unsafe {
+                let partition = i32::from(partition.0);
+                sys::rd_kafka_query_watermark_offsets(
+                    self.client.rk,
+                    name.as_ptr(),
+                    partition,
+                    &mut low,
+                    &mut high,
+                    limit,
+                )
+            };
+            if code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(kafka_error(code, &doing, &describe(code)));
+            }
+            Ok((u64::try_from(low).unwrap_or(0), u64::try_from(high).unwrap_or(0)))
+        })
+    }
+
+    /// Writes a position to the group, without waiting for it: whoever looks at the group wants to know, the job does not.
+    pub(super) fn commit(&self, topic: &str, partition: PartitionId, position: u64) -> Result<()> {
+        let list = PartitionList::of(topic, partition, i64::try_from(position).unwrap_or(i64::MAX))?;
+        // Safety: handle and list live; the list is copied.
+        let code = unsafe { sys::rd_kafka_commit(self.client.rk, list.as_ptr(), 1) };
+        if code != rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            tracing::debug!("topic {topic:?}, partition {partition}: position {position}: {}", describe(code));
+        }
+        Ok(())
+    }
+
     /// Begins to read a partition at an offset.
     pub(super) fn partition(
         self: &Arc<Self>,
@@ -83,8 +128,7 @@ impl Consumer {
         partition: PartitionId,
         from: u64,
     ) -> Result<PartitionQueue> {
-        let topic_c = CString::new(topic)
-            .map_err(|_| Error::user("topic-name", format!("topic {topic:?}: a zero byte has no place in a name")))?;
+        let topic_c = c_string(topic)?;
         let _one = self.assigning.lock();
         // Safety: the handle lives, the name ends with a zero byte; the queue is owned. Forwarding it to nothing keeps its messages
         // out of the common queue.
@@ -106,6 +150,7 @@ impl Consumer {
             partition,
             fetched: Vec::with_capacity(BATCH),
             at: 0,
+            waker: None,
         };
         let list = PartitionList::of(topic, partition, i64::try_from(from).unwrap_or(i64::MAX))?;
         // Safety: handle and list live; the error is destroyed by `check`.
@@ -136,6 +181,8 @@ pub(super) struct PartitionQueue {
     /// Messages that librdkafka has handed over, from `at` on.
     fetched: Vec<*mut sys::rd_kafka_message_t>,
     at: usize,
+    /// What librdkafka's callback points to.
+    waker: Option<Box<Waker>>,
 }
 
 // Safety: queues and messages may be used from any thread; this one has one owner.
@@ -202,6 +249,17 @@ impl PartitionQueue {
         !self.fetched.is_empty()
     }
 
+    /// Calls `waker`, from a thread of librdkafka, when something comes after everything was taken.
+    pub(super) fn wake(&mut self, waker: Waker) {
+        assert!(self.waker.is_none(), "a queue has one waker");
+        let waker = self.waker.insert(Box::new(waker));
+        // Safety: the queue lives; what the pointer points to is given up after the callback is (see `drop`).
+        unsafe {
+            let opaque = std::ptr::from_ref::<Waker>(waker).cast_mut().cast();
+            sys::rd_kafka_queue_cb_event_enable(self.queue, Some(on_event), opaque);
+        }
+    }
+
     /// Takes the message away that [`PartitionQueue::peek`] gave.
     pub(super) fn step(&mut self) {
         // Safety: it is owned, and not used after this.
@@ -215,6 +273,8 @@ impl Drop for PartitionQueue {
         while self.at < self.fetched.len() {
             self.step();
         }
+        // Safety: the queue lives. The callback is called under the queue's lock, so none runs after this.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(self.queue, None, std::ptr::null_mut()) };
         let _one = self.consumer.assigning.lock();
         let list = PartitionList::of(&self.topic, self.partition, 0);
         // Safety: handle, list and queue live; an error says that the partition is not assigned any more.
@@ -226,6 +286,12 @@ impl Drop for PartitionQueue {
             sys::rd_kafka_queue_destroy(self.queue);
         }
     }
+}
+
+unsafe extern "C" fn on_event(_: *mut sys::rd_kafka_t, opaque: *mut c_void) {
+    // Safety: the pointer is that of `PartitionQueue::wake`.
+    let waker = unsafe { &*opaque.cast::<Waker>() };
+    waker();
 }
 
 /// The bytes of a message.

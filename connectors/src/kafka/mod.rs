@@ -4,6 +4,7 @@
 //! KafkaLog ── fence ──▶ KafkaProducer   transactions over librdkafka's C API
 //!    │  └──── reader ─▶ PartitionQueue  one partition of a Consumer
 //!    └─────── Cluster                   topics, settings, ends
+//! KafkaSource ─ open ─▶ PartitionQueue
 //! ```
 
 mod client;
@@ -11,11 +12,14 @@ mod cluster;
 mod config;
 mod consumer;
 mod delivery;
+mod describe;
 mod error;
 mod log;
 mod partitions;
 mod patience;
 mod producer;
+mod source;
 
 pub use config::KafkaConfig;
 pub use log::{KafkaLog, Look};
+pub use source::{KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};

@@ -153,7 +153,7 @@ impl RawReader for LogRawReader {
                 return Ok(ReadState::End);
             }
             let start = batch.data.len();
-            let value = record.value.unwrap_or_default();
+            let (value, tombstone) = (record.value.unwrap_or_default(), record.value.is_none());
             batch.data.extend_from_slice(value);
             let value = start..batch.data.len();
             let key = record.key.map(|key| {
@@ -163,7 +163,8 @@ impl RawReader for LogRawReader {
             records += 1;
             bytes += batch.data.len() - start;
             self.position = record.offset + 1;
-            batch.records.push(RawRecord { value, key, time: Some(record.time), next: self.position });
+            let (time, next) = (Some(record.time), self.position);
+            batch.records.push(RawRecord { value, tombstone, key, time, next, ..RawRecord::default() });
             self.reader.step();
         }
     }

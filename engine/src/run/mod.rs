@@ -48,6 +48,7 @@ pub(crate) fn run(
         log: opened.log.clone(),
         log_dir: opened.log.dir().to_owned(),
         kafka: opened.kafka.as_ref().map(|kafka| -> Arc<dyn Log> { kafka.log().clone() }),
+        cluster: opened.kafka.as_ref().map(|kafka| kafka.log().config().clone()),
         keep_input: arguments.keep_bindings,
         recorded: opened.recorded.as_ref().map(|(run, dir)| (run.job_id, dir.clone())),
         open_log: &open_other,

@@ -2,6 +2,7 @@
 
 mod dead_letters;
 mod kafka;
+mod kafka_source;
 mod operator;
 mod section;
 mod sink;

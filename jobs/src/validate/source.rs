@@ -76,7 +76,10 @@ impl<'d> Checker<'d> {
         let section = self.section(&what, &entry.name_at, table, &of);
         self.check_csv(&what, &section);
         let start = self.start(&what, connector, &section)?;
-        let connector = source_connector(self, connector, &section)?;
+        let connector = match connector.name {
+            "kafka" => SourceConnector::Kafka(self.kafka_source(&what, &entry.name_at, &section)?),
+            _ => source_connector(self, connector, &section)?,
+        };
         let rate = section.get("rate", |item| convert::int(item, 1, u64::MAX));
         Some(SourceSpec { id: entry.name.clone(), connector, start, rate })
     }
@@ -95,7 +98,7 @@ impl<'d> Checker<'d> {
 
     fn start(&mut self, what: &str, connector: &Connector, section: &Section<'d>) -> Option<Start> {
         let start = section.or_default("start", convert::start)?;
-        let later = start != Start::Earliest && connector.name != "log" && connector.ready;
+        let later = start != Start::Earliest && !matches!(connector.name, "log" | "kafka") && connector.ready;
         if let Some(item) = section.item("start").filter(|_| later) {
             let message = format!("{what}: a {} is read from its start", connector.name);
             self.report(Diagnostic::error("start", message).at(&item.at, "").help("remove it, or use \"earliest\""));
@@ -134,7 +137,7 @@ fn source_connector(checker: &Checker<'_>, connector: &Connector, section: &Sect
     }
 }
 
-fn format(section: &Section<'_>) -> Option<Format> {
+pub(super) fn format(section: &Section<'_>) -> Option<Format> {
     Some(match section.or_default("format", convert::text)?.as_str() {
         "lines" => Format::Lines,
         "raw" => Format::Raw,

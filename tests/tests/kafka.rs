@@ -2,6 +2,8 @@
 
 #[path = "kafka/exactness.rs"]
 mod exactness;
+#[path = "kafka/example.rs"]
+mod example;
 #[path = "kafka/faults.rs"]
 mod faults;
 #[path = "kafka/invariants.rs"]

@@ -9,6 +9,7 @@ use thalweg::Exit;
 
 use crate::count::Count;
 use crate::handwritten::Handwritten;
+use crate::kafka::{self, Bare, Scan};
 use crate::numbers::{Bursts, Fill};
 use crate::steady::Steady;
 
@@ -22,6 +23,10 @@ pub(crate) enum Task {
     Steady(Steady),
     Fill(Fill),
     Bursts(Bursts),
+    Bare(Bare),
+    Scan(Scan),
+    /// The engine's command line, with the operators of the benchmarks.
+    Job,
 }
 
 /// What this process is told to do, if it is a child.
@@ -38,6 +43,12 @@ pub(crate) fn run(task: Task) -> bool {
         Task::Steady(job) => return crate::steady::run(job) == Exit::Done,
         Task::Fill(job) => return crate::numbers::fill(job) == Exit::Done,
         Task::Bursts(job) => return crate::numbers::bursts(job) == Exit::Done,
+        Task::Bare(job) => Some(kafka::run_bare(job)),
+        Task::Scan(job) => {
+            answer(&kafka::run_scan(&job));
+            return true;
+        }
+        Task::Job => return kafka::run_job() == Exit::Done,
     };
     if let Some(measured) = &measured {
         answer(measured);
@@ -50,10 +61,16 @@ pub(crate) fn answer(answer: &impl Serialize) {
     println!("{}", serde_json::to_string(answer).expect("plain data"));
 }
 
-/// The command that does a task with the flags of `run`.
-pub(crate) fn command(task: &Task, data: &Path, http: &str) -> Command {
+/// The command that does a task; it has no arguments yet.
+pub(crate) fn command_of(task: &Task) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this binary has a path"));
     command.env(TASK, serde_json::to_string(task).expect("plain data"));
+    command
+}
+
+/// The command that does a task with the flags of `run`.
+pub(crate) fn command(task: &Task, data: &Path, http: &str) -> Command {
+    let mut command = command_of(task);
     command.arg("--data").arg(data).args(["--http", http, "--quiet"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command

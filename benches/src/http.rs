@@ -101,7 +101,7 @@ pub(crate) fn until(
     http: &mut Http,
     job: &str,
     limit: Duration,
-    fits: impl Fn(&Value) -> bool,
+    mut fits: impl FnMut(&Value) -> bool,
 ) -> Result<Value, String> {
     let began = Instant::now();
     let path = format!("/v1/jobs/{job}");

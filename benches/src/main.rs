@@ -8,6 +8,7 @@ mod count;
 mod figure;
 mod handwritten;
 mod http;
+mod kafka;
 mod measured;
 mod numbers;
 mod process;
@@ -42,6 +43,11 @@ const BENCHES: &[(&str, Bench)] = &[
     ("memory", state::budget),
     ("pause", state::pause),
     ("size", process::size),
+    ("kafka-count", kafka::count),
+    ("kafka-latency", kafka::latency),
+    ("kafka-restore", kafka::restore),
+    ("kafka-restart", kafka::restart),
+    ("kafka-changelog", kafka::changelog),
 ];
 
 /// Measures the engine.

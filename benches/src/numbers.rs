@@ -107,6 +107,13 @@ impl RecordReader<u64> for NumberReader {
     }
 }
 
+/// Letters at random, other ones for each key and count: nothing that a compression makes small.
+pub(crate) fn letters(key: u64, count: u64, bytes: usize) -> String {
+    let mut random = Random(key ^ count << 40);
+    let letters = (0..bytes / 8).flat_map(|_| random.next().to_le_bytes());
+    letters.map(|byte| char::from(b'0' + byte % 64)).collect()
+}
+
 /// Keeps a text of a given length for each key, another one after each change.
 struct Padded {
     bytes: usize,
@@ -128,11 +135,7 @@ impl KeyedProcess for Padded {
         _: &EpochCtx,
     ) -> std::result::Result<(), ProcessError> {
         let count = state.as_ref().map_or(0, |(count, _)| *count) + records.len() as u64;
-        let mut random = Random(*key ^ count << 40);
-        // Letters at random: nothing that a compression makes small.
-        let letters = (0..self.bytes / 8).flat_map(|_| random.next().to_le_bytes());
-        let text = letters.map(|byte| char::from(b'0' + byte % 64)).collect();
-        *state = Some((count, text));
+        *state = Some((count, letters(*key, count, self.bytes)));
         out.emit((*key, count));
         Ok(())
     }

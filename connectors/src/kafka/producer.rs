@@ -24,6 +24,8 @@ use crate::log::{NewRecordRef, Producer};
 
 /// A commit that takes longer may have been sent twice.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
+/// librdkafka asks again after 500 ms where the transaction of a producer that was killed is being aborted; each new call asks at once.
+const FENCE_MS: c_int = 50;
 /// How long the queue is polled before a record is offered to it again.
 const FULL_POLL_MS: c_int = 10;
 /// Records and bytes that wait for the broker, at most: enough for the full rate, little enough for the memory.
@@ -71,7 +73,10 @@ impl KafkaProducer {
         patiently(config, &producer.client, &format!("fencing producer {id:?}"), |limit| {
             // Safety: the handle lives; the error is destroyed by `check`.
             let outcome = unsafe {
-                Client::check(sys::rd_kafka_init_transactions(producer.client.rk, limit), "init_transactions")
+                Client::check(
+                    sys::rd_kafka_init_transactions(producer.client.rk, limit.min(FENCE_MS)),
+                    "init_transactions",
+                )
             };
             outcome.map_err(|refused| if refused.retriable { refused.error.retryable() } else { refused.error })
         })?;

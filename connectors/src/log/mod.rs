@@ -16,6 +16,8 @@
 pub mod conformance;
 mod embedded;
 mod position;
+#[doc(hidden)]
+pub mod simulated;
 mod sink;
 mod source;
 

@@ -1,0 +1,89 @@
+//! The records of a partition.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::log::{LogRecord, NewRecord};
+
+/// One transaction of a producer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Transaction(pub(super) u64);
+
+#[derive(Clone, Debug)]
+struct Stored {
+    record: LogRecord,
+    /// The one that it is in, until that has ended.
+    open: Option<Transaction>,
+    /// When a tombstone may go, set by the first cleaning that saw it.
+    horizon_ms: Option<u64>,
+}
+
+/// See the module's description.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Partition {
+    first: u64,
+    end: u64,
+    records: Vec<Stored>,
+}
+
+impl Partition {
+    /// The first offset that is kept, and the offset after the last record or marker.
+    pub(super) fn ends(&self) -> (u64, u64) {
+        (self.first, self.end)
+    }
+
+    /// Where a reader of committed records stops: the first record of an open transaction.
+    pub(super) fn stable_end(&self) -> u64 {
+        self.records.iter().find(|stored| stored.open.is_some()).map_or(self.end, |stored| stored.record.offset)
+    }
+
+    pub(super) fn append(&mut self, record: NewRecord, open: Option<Transaction>, now_ms: u64) -> u64 {
+        let time = i64::try_from(now_ms * 1000).unwrap_or(i64::MAX);
+        let record = LogRecord { offset: self.end, time, record };
+        self.records.push(Stored { record, open, horizon_ms: None });
+        self.end += 1;
+        self.end
+    }
+
+    /// Ends a transaction by a marker, which takes an offset; what was aborted is never seen.
+    pub(super) fn finish(&mut self, transaction: Transaction, committed: bool) {
+        self.records.retain(|stored| committed || stored.open != Some(transaction));
+        for stored in self.records.iter_mut().filter(|stored| stored.open == Some(transaction)) {
+            stored.open = None;
+        }
+        self.end += 1;
+    }
+
+    /// The records that a reader of committed ones sees from an offset on.
+    pub(super) fn visible(&self, from: u64) -> impl Iterator<Item = &LogRecord> {
+        let stable = self.stable_end();
+        let begin = self.records.partition_point(|stored| stored.record.offset < from);
+        self.records[begin..].iter().map(|stored| &stored.record).take_while(move |record| record.offset < stable)
+    }
+
+    pub(super) fn drop_before(&mut self, before: u64) {
+        self.first = self.first.max(before.min(self.end));
+        let first = self.first;
+        self.records.retain(|stored| stored.record.offset >= first);
+    }
+
+    /// Cleans the prefix up to `before`, which never reaches beyond the stable end: what a later record of the prefix replaces goes,
+    /// and tombstones whose retention is over.
+    pub(super) fn clean(&mut self, before: u64, now_ms: u64, retention_ms: u64) {
+        let before = before.min(self.stable_end());
+        let inside = |stored: &Stored| stored.record.offset < before;
+        let mut last = BTreeMap::new();
+        for stored in self.records.iter().filter(|stored| inside(stored)) {
+            last.insert(stored.record.record.key.clone(), stored.record.offset);
+        }
+        let kept: BTreeSet<u64> = last.into_values().collect();
+        self.records.retain_mut(|stored| {
+            if !inside(stored) {
+                return true;
+            }
+            let tombstone = stored.record.record.value.is_none();
+            let gone = stored.horizon_ms.is_some_and(|horizon| tombstone && horizon <= now_ms);
+            stored.horizon_ms.get_or_insert(now_ms + retention_ms);
+            kept.contains(&stored.record.offset) && !gone
+        });
+    }
+}

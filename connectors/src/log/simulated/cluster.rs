@@ -170,11 +170,6 @@ impl SimulatedCluster {
         owner.epoch
     }
 
-    /// Whether the epoch is still the id's.
-    pub(super) fn owns(&self, id: &str, epoch: u64) -> Result<()> {
-        self.state.lock().owner(id, epoch).map(drop)
-    }
-
     /// Appends in the open transaction of a producer, which begins with its first record; without one, at once.
     pub(super) fn append(
         &self,

@@ -1,9 +1,10 @@
 //! A raw source and a format: a source of values.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result, Value};
 
+use crate::dead_letter::{Retries, is_retry};
 use crate::format::Untyped;
 use crate::{
     BadRecord, Decoder, DecoderOf, Fields, Format, Lag, RawBatch, RawReader, RawSource, ReadLimit, ReadState,
@@ -17,6 +18,9 @@ use crate::{
 pub struct FormattedSource<T> {
     raw: Box<dyn RawSource>,
     decoders: Arc<dyn DecoderOf<T>>,
+    retries: Option<Retries>,
+    /// The partition of retried records, once it is opened: the raw source knows nothing of it.
+    retried: OnceLock<PartitionId>,
 }
 
 impl FormattedSource<Value> {
@@ -29,20 +33,38 @@ impl FormattedSource<Value> {
 impl<T> FormattedSource<T> {
     /// Into what the decoders give.
     pub fn new(raw: Box<dyn RawSource>, decoders: Arc<dyn DecoderOf<T>>) -> Self {
-        Self { raw, decoders }
+        Self { raw, decoders, retries: None, retried: OnceLock::new() }
+    }
+
+    /// With a partition for dead letters that are to be read once more.
+    #[must_use]
+    pub fn with_retries(mut self, retries: Retries) -> Self {
+        self.retries = Some(retries);
+        self
     }
 }
 
 impl<T: 'static> RecordSource<T> for FormattedSource<T> {
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
-        self.raw.discover(source)
+        let mut partitions = self.raw.discover(source)?;
+        if let Some(retries) = self.retries.as_ref().filter(|retries| retries.wanted) {
+            partitions.push(retries.discover(source, &partitions)?);
+        }
+        Ok(partitions)
     }
 
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {
-        self.raw.committed(partition, position)
+        match self.retried.get() == Some(&partition) {
+            true => Ok(()),
+            false => self.raw.committed(partition, position),
+        }
     }
 
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>> {
+        if let Some(retries) = self.retries.as_ref().filter(|_| is_retry(partition)) {
+            self.retried.get_or_init(|| partition.of.partition);
+            return retries.open(from, self.decoders.clone());
+        }
         let raw = self.raw.open(partition, from)?;
         let mut reader = FormattedReader {
             name: partition.name.clone(),
@@ -58,6 +80,10 @@ impl<T: 'static> RecordSource<T> for FormattedSource<T> {
             reader.make_decoder()?;
         }
         Ok(Box::new(reader))
+    }
+
+    fn topic_of(&self, partition: &PartitionSpec) -> Option<(String, u32)> {
+        self.raw.topic_of(partition)
     }
 }
 

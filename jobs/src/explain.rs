@@ -150,6 +150,10 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     };
     node.output = output;
     node.partitioning = partitioning;
+    if job.on_error == OnError::DeadLetter && !matches!(source.connector, SourceConnector::Generator(_)) {
+        needs.push(format!("reads what is retried from the topic retry-ID-{} of the job's own log", source.id));
+        node.partitioning += ", and one for what is retried";
+    }
     if let Demand::Fields(fields) = job.demand(&source.id) {
         let fields: Vec<_> = fields.into_iter().collect();
         node.costs.push(match &*fields {

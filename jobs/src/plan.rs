@@ -4,18 +4,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use thalweg_connectors::dead_letter::{self, Retries};
 use thalweg_connectors::kafka::{KafkaConfig, OnDataLoss};
 use thalweg_connectors::log::{
     Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer,
 };
 use thalweg_connectors::{
-    BlackholeSink, FileSink, FileSource, FollowSource, FormattedSource, GeneratorSource, IngestTopic, OutFormat,
-    RawSource, RecordSource, Sink, StdinSource, StdoutSink, dead_letter,
+    BlackholeSink, FileSink, FileSource, FollowSource, Format, FormattedSource, GeneratorSource, IngestTopic,
+    OutFormat, RawSource, RecordSource, Sink, StdinSource, StdoutSink,
 };
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
-    self as operators, Aggregation, DeadLettersTo, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan,
-    Registry, Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
+    self as operators, Aggregation, DeadLettersTo, KeyFields, Node, NodeLogic, OnError, OperatorNode, OperatorRequest,
+    Plan, Registry, Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
 };
 
 use crate::demand::Demand;
@@ -82,10 +83,11 @@ pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
         return Ok(plan);
     }
     let place = spec.dead_letters.path.clone().map_or(SinkPlace::Own, SinkPlace::Folder);
-    with_dead_letters(plan, &spec.dead_letters, context.job_id, producers.of(place)?)
+    with_dead_letters(plan, &spec.dead_letters, context.job_id, producers.of(place)?, context.log.clone())
 }
 
-/// The plan with a sink on a log for the records that its nodes set aside; as it is where none of them does.
+/// The plan with a sink on the log of `producer` for the records that its nodes set aside; as it is where none of them does.
+/// `own` is the job's own log.
 ///
 /// Errors: the topic cannot be made; a node has the id of that sink.
 pub fn with_dead_letters(
@@ -93,13 +95,15 @@ pub fn with_dead_letters(
     spec: &DeadLettersSpec,
     job_id: JobId,
     producer: Arc<SinkProducer>,
+    own: Arc<dyn Log>,
 ) -> Result<Plan> {
     if !plan.wants_dead_letters() {
         return Ok(plan);
     }
-    let topic = spec.topic.clone().unwrap_or_else(|| dead_letter::default_topic(job_id));
+    let topic = spec.topic_of(job_id);
+    let desk = Arc::new(dead_letter::Desk::new(job_id, producer.log(), topic.clone(), own));
     let sink = Arc::new(dead_letter::sink(producer, &topic)?);
-    plan.with_dead_letters(DeadLettersTo { sink, uses: "log", config: format!("{spec:?}") })
+    plan.with_dead_letters(DeadLettersTo { sink, desk, uses: "log", config: format!("{spec:?}") })
 }
 
 /// The stores of a job, as its plan would have them; nothing is opened for it.
@@ -148,10 +152,24 @@ fn computed(connector: &SourceConnector) -> SourceConnector {
     computed
 }
 
+/// The partition of a source for what is to be read once more.
+fn retries(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Retries {
+    Retries {
+        log: context.log.clone(),
+        topic: dead_letter::retry_topic(context.job_id, &source.id),
+        wanted: spec.on_error == OnError::DeadLetter,
+        bounded: spec.is_bounded(),
+    }
+}
+
 fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Result<Node> {
-    let fields = || match spec.demand(&source.id) {
-        Demand::All => thalweg_connectors::Fields::All,
-        Demand::Fields(fields) => thalweg_connectors::Fields::Only(fields.into_iter().collect()),
+    let formatted = |raw: Box<dyn RawSource>, format: &Format| -> Arc<dyn RecordSource<Value>> {
+        let fields = match spec.demand(&source.id) {
+            Demand::All => thalweg_connectors::Fields::All,
+            Demand::Fields(fields) => thalweg_connectors::Fields::Only(fields.into_iter().collect()),
+        };
+        let values = FormattedSource::values(raw, format.clone(), fields);
+        Arc::new(values.with_retries(retries(spec, source, context)))
     };
     let records: Arc<dyn RecordSource<Value>> = match &source.connector {
         SourceConnector::File { paths, format, follow, max_record_bytes } => {
@@ -161,7 +179,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
                 true => Box::new(FollowSource::new(input_topic(source, context), base, paths, format, limit)),
                 false => Box::new(FileSource::new(base, paths, format).max_record_bytes(limit)),
             };
-            Arc::new(FormattedSource::values(files, format.clone(), fields()))
+            formatted(files, format)
         }
         SourceConnector::Generator(generator) => Arc::new(GeneratorSource {
             count: generator.count,
@@ -174,7 +192,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
             let start = source.start.of_log();
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
-            Arc::new(FormattedSource::values(Box::new(log), format.clone(), fields()))
+            formatted(Box::new(log), format)
         }
         SourceConnector::Kafka(kafka) => {
             let missing = || Error::internal("plan", "a source reads Kafka, and the job has no [kafka]");
@@ -183,7 +201,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
         SourceConnector::Stdin { format, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
             let lines = StdinSource::new(input_topic(source, context), limit);
-            Arc::new(FormattedSource::values(Box::new(lines), format.clone(), fields()))
+            formatted(Box::new(lines), format)
         }
     };
     let rate = source.rate.map(|rate| rate as f64);

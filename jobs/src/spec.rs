@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use thalweg_connectors::kafka::OnDataLoss;
 use thalweg_connectors::log::{Delivery, Partitioner};
-use thalweg_connectors::{Format, Include, OutFormat};
-use thalweg_core::{Error, JobName, PartitionCount, Result};
+use thalweg_connectors::{Format, Include, OutFormat, dead_letter};
+use thalweg_core::{Error, JobId, JobName, PartitionCount, Result};
 use thalweg_operators::{Aggregation, ChangelogKind, Expression, OnError};
 
 /// A valid job.
@@ -72,6 +72,13 @@ pub struct DeadLettersSpec {
     pub path: Option<PathBuf>,
     /// The topic; nothing means one with the id of the job in its name.
     pub topic: Option<String>,
+}
+
+impl DeadLettersSpec {
+    /// The topic of a job.
+    pub fn topic_of(&self, job_id: JobId) -> String {
+        self.topic.clone().unwrap_or_else(|| dead_letter::default_topic(job_id))
+    }
 }
 
 /// How Kafka is reached.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use thalweg_connectors::dead_letter::{self, DeadLetter};
+use thalweg_connectors::dead_letter::{self, DeadLetter, Desk};
 use thalweg_connectors::{EncodedBatch, Sink};
 use thalweg_core::{Epoch, Result};
 use timely::dataflow::operators::Exchange;
@@ -16,6 +16,8 @@ use crate::stream::{AnyStream, TypeTag};
 pub struct DeadLettersTo {
     /// What writes them.
     pub sink: Arc<dyn Sink>,
+    /// Where they are looked at.
+    pub desk: Arc<Desk>,
     /// The connector of that, for people and the fingerprint.
     pub uses: &'static str,
     /// Its settings, in one canonical text; part of the fingerprint.
@@ -24,14 +26,14 @@ pub struct DeadLettersTo {
 
 impl DeadLettersTo {
     /// The sink as a node that reads what these nodes set aside.
-    pub(crate) fn node(self, inputs: Vec<usize>) -> Node {
+    pub(crate) fn node(&self, inputs: Vec<usize>) -> Node {
         Node {
             id: dead_letter::SINK.to_owned(),
             uses: self.uses.to_owned(),
-            config: self.config,
+            config: self.config.clone(),
             inputs,
             store: StoreSettings::default(),
-            logic: NodeLogic::DeadLetters(Box::new(DeadLetterSink { sink: self.sink })),
+            logic: NodeLogic::DeadLetters(Box::new(DeadLetterSink { sink: self.sink.clone() })),
         }
     }
 }

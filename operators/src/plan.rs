@@ -278,6 +278,7 @@ pub struct Plan {
     settings: Settings,
     nodes: Vec<Placed>,
     fingerprint: u64,
+    dead_letters: Option<Arc<dead_letter::Desk>>,
 }
 
 impl Plan {
@@ -301,7 +302,7 @@ impl Plan {
         }
         let fingerprint = fingerprint(&settings, &nodes);
         let nodes = place(nodes)?;
-        Ok(Self { settings, nodes, fingerprint })
+        Ok(Self { settings, nodes, fingerprint, dead_letters: None })
     }
 
     /// Whether any node sets records aside, and nothing says yet where they go.
@@ -320,7 +321,12 @@ impl Plan {
         let mut nodes: Vec<Node> = self.nodes.into_iter().map(|placed| placed.node).collect();
         let inputs = (0..nodes.len()).filter(|index| nodes[*index].sets_aside()).collect();
         nodes.push(to.node(inputs));
-        Self::new(self.settings, nodes)
+        Ok(Self { dead_letters: Some(to.desk), ..Self::new(self.settings, nodes)? })
+    }
+
+    /// Where the dead letters of the job are looked at, where it sets records aside.
+    pub fn dead_letters(&self) -> Option<Arc<dead_letter::Desk>> {
+        self.dead_letters.clone()
     }
 
     /// The job's settings.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use thalweg_connectors::dead_letter::{DeadLetter, Place};
+use thalweg_connectors::dead_letter::{DeadLetter, Place, is_retry};
 use thalweg_connectors::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Waker};
 use thalweg_core::{
     ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share,
@@ -185,7 +185,9 @@ impl<T: Data> SourceOperator<T> {
     fn open(&self, context: &WorkerContext) -> Result<Vec<Partition<T>>> {
         let own: Vec<_> = context.sources.iter().filter(|spec| spec.of.source == self.index).collect();
         let first = Epoch(context.gate.processed().0 + 1);
-        let per_partition = self.rate.map(|rate| rate / own.len().max(1) as f64);
+        // What is retried comes beside the rest, and takes nothing from its rate.
+        let sharing = own.iter().filter(|spec| !is_retry(spec)).count().max(1);
+        let per_partition = self.rate.map(|rate| rate / sharing as f64);
         own.into_iter()
             .filter(|spec| context.host_of(spec.of.partition) == context.worker.0)
             .map(|spec| {

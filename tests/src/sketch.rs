@@ -30,6 +30,13 @@ pub struct SourceSketch {
     pub rate: Option<u64>,
 }
 
+impl SourceSketch {
+    /// Whether its records are bytes that a format reads, and may fail to read.
+    pub fn has_format(&self) -> bool {
+        self.format != SourceFormat::Generator
+    }
+}
+
 /// What keyed operators group by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyOf {

@@ -231,24 +231,20 @@ impl StoredLetter {
     /// Reads a record; nothing where it is no dead letter: a topic may hold other records, too.
     pub fn read(record: LogRecord) -> Option<Self> {
         let LogRecord { offset, time, record: NewRecord { key, value, headers } } = record;
-        let bytes = |name: &str| headers.iter().find(|(own, _)| own == name).map(|(_, bytes)| bytes.as_slice());
-        let text = |name: &str| bytes(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let number = |name: &str| text(name)?.parse::<u64>().ok();
+        let headers = RecordHeaders(&headers);
+        let (bytes, text, number) =
+            (|name| headers.bytes(name), |name| headers.text(name), |name| headers.number(name));
         let node = match (text(header::SOURCE), text(header::OPERATOR)) {
             (Some(id), _) => FailedNode::Source(id),
             (None, Some(id)) => FailedNode::Operator(id),
             (None, None) => return None,
-        };
-        let place = match (text(header::TOPIC), text(header::PARTITION), number(header::OFFSET)) {
-            (Some(topic), Some(partition), Some(offset)) => Some(Place { topic, partition, offset }),
-            _ => None,
         };
         let letter = DeadLetter {
             node,
             reason: named(&Reason::NAMED, bytes(header::EXCEPTION)?)?,
             message: text(header::MESSAGE)?,
             held: named(&Held::NAMED, bytes(header::HOLDS)?)?,
-            place,
+            place: headers.place(),
             csv_header: bytes(header::CSV_HEADER).map(<[u8]>::to_vec),
             timer: text(header::TIMER).and_then(|at| at.parse().ok()),
             retry_of: number(header::RETRY_OF),
@@ -257,5 +253,40 @@ impl StoredLetter {
         };
         let (job, epoch) = (text(header::JOB)?, Epoch(number(header::EPOCH)?));
         Some(Self { offset, time, job, epoch, truncated: number(header::TRUNCATED), letter })
+    }
+    /// The record as its source is to read it once more: key and value as they were, and what is needed to read them.
+    pub(super) fn into_retried(self) -> NewRecord {
+        let letter = self.letter;
+        let mut headers = vec![(header::RETRY_OF.to_owned(), self.offset.to_string().into_bytes())];
+        if let Some(Place { topic, partition, offset }) = letter.place {
+            headers.push((header::TOPIC.to_owned(), topic.into_bytes()));
+            headers.push((header::PARTITION.to_owned(), partition.into_bytes()));
+            headers.push((header::OFFSET.to_owned(), offset.to_string().into_bytes()));
+        }
+        headers.extend(letter.csv_header.map(|line| (header::CSV_HEADER.to_owned(), line)));
+        NewRecord { key: letter.key, value: letter.value, headers }
+    }
+}
+
+/// The headers of a record that was read.
+pub(super) struct RecordHeaders<'a>(pub(super) &'a [(String, Vec<u8>)]);
+
+impl<'a> RecordHeaders<'a> {
+    pub(super) fn bytes(&self, name: &str) -> Option<&'a [u8]> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, bytes)| bytes.as_slice())
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.bytes(name).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        self.text(name)?.parse().ok()
+    }
+
+    /// Where a source has read the record.
+    pub(super) fn place(&self) -> Option<Place> {
+        let (topic, partition) = (self.text(header::TOPIC)?, self.text(header::PARTITION)?);
+        Some(Place { topic, partition, offset: self.number(header::OFFSET)? })
     }
 }

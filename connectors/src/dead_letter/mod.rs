@@ -5,10 +5,14 @@
 //! has one partition, in order of epoch and provenance; the offset there is what a dead letter is called by. Key and value are
 //! the record's, everything else is in headers ([`header`]).
 
+mod desk;
 pub mod header;
 mod letter;
+mod retry;
 
+pub use desk::{Decided, Decision, Desk, Page, Range, Which};
 pub use letter::{DeadLetter, FailedNode, Held, Place, Reason, StoredLetter};
+pub use retry::{Retries, is_retry};
 
 use std::sync::Arc;
 
@@ -25,6 +29,11 @@ pub const SINK_INDEX: u16 = u16::MAX;
 /// The topic of a job's dead letters, where the job does not name one.
 pub fn default_topic(job: JobId) -> String {
     format!("dead-letters-{job}")
+}
+
+/// The topic of the records of a source that are to be read once more.
+pub fn retry_topic(job: JobId, source: &str) -> String {
+    format!("retry-{job}-{source}")
 }
 
 /// The hidden sink of a job, which writes by the task's producer; makes the topic where it is missing.

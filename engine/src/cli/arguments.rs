@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -51,6 +51,8 @@ pub(super) enum Verb {
     Query(QueryArguments),
     /// List, read and append to an embedded log
     Log(LogArguments),
+    /// Look at the dead letters of a job, and decide on them
+    Dlq(DlqArguments),
 }
 
 /// What `run` is told.
@@ -94,24 +96,29 @@ impl RunArguments {
     ///
     /// Errors: a file that cannot be read; `empty-token`, for an empty one would let everybody in.
     pub fn token(&self) -> Result<Option<String>, Failure> {
-        let (from, token) = match &self.token_file {
-            Some(file) => {
-                let reading =
-                    |error| Failure::Usage(Error::io(format!("reading the token file {}", file.display()), error));
-                (file.display().to_string(), std::fs::read_to_string(file).map_err(reading)?)
-            }
-            None => match std::env::var(TOKEN) {
-                Ok(token) => (TOKEN.to_owned(), token),
-                Err(_) => return Ok(None),
-            },
-        };
-        match token.trim() {
-            "" => Err(Failure::Usage(Error::user(
-                "empty-token",
-                format!("{from} holds no token; write one, or leave it out"),
-            ))),
-            token => Ok(Some(token.to_owned())),
+        token(self.token_file.as_deref())
+    }
+}
+
+/// The bearer token in a file, else that of the environment, else none.
+pub(super) fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let (from, token) = match file {
+        Some(file) => {
+            let reading =
+                |error| Failure::Usage(Error::io(format!("reading the token file {}", file.display()), error));
+            (file.display().to_string(), std::fs::read_to_string(file).map_err(reading)?)
         }
+        None => match std::env::var(TOKEN) {
+            Ok(token) => (TOKEN.to_owned(), token),
+            Err(_) => return Ok(None),
+        },
+    };
+    match token.trim() {
+        "" => Err(Failure::Usage(Error::user(
+            "empty-token",
+            format!("{from} holds no token; write one, or leave it out"),
+        ))),
+        token => Ok(Some(token.to_owned())),
     }
 }
 
@@ -244,6 +251,91 @@ pub(super) enum LogVerb {
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct DlqArguments {
+    #[command(subcommand)]
+    pub(super) verb: DlqVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum DlqVerb {
+    /// List the dead letters on which nothing is decided
+    Ls {
+        #[command(flatten)]
+        job: JobAddress,
+        /// Only those of this source or operator
+        #[arg(long, value_name = "ID")]
+        node: Option<String>,
+        /// Dead letters at most
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Print everything about one dead letter
+    Show {
+        #[command(flatten)]
+        job: JobAddress,
+        /// Its offset
+        offset: u64,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let their sources read records once more; what fails again is a new dead letter
+    Retry {
+        #[command(flatten)]
+        job: JobAddress,
+        #[command(flatten)]
+        which: WhichLetters,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Decide that nothing is done with them: they are not listed any more
+    Drop {
+        #[command(flatten)]
+        job: JobAddress,
+        #[command(flatten)]
+        which: WhichLetters,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// A job, and where it is.
+#[derive(Debug, Args)]
+pub(super) struct JobAddress {
+    /// The name of the job
+    pub(super) job: String,
+
+    /// Where the job serves HTTP
+    #[arg(long, env = "THALWEG_ADDR", default_value = DEFAULT_ADDR)]
+    pub(super) addr: String,
+
+    /// Use the data folder of a job that does not run
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+}
+
+/// Which dead letters are decided on.
+#[derive(Debug, Args)]
+pub(super) struct WhichLetters {
+    /// Their offsets
+    #[arg(value_name = "OFFSET", required_unless_present = "all", conflicts_with = "all")]
+    pub(super) offsets: Vec<u64>,
+
+    /// All on which nothing is decided
+    #[arg(long)]
+    pub(super) all: bool,
+
+    /// Only those of this source or operator
+    #[arg(long, value_name = "ID", requires = "all")]
+    pub(super) node: Option<String>,
+
+    /// A file with the bearer token of the server; THALWEG_TOKEN holds the token itself
+    #[arg(long, value_name = "FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
 /// The flag of every verb that reads.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Output {
@@ -342,6 +434,12 @@ mod tests {
             ("validate", "required arguments were not provided"),
             ("run job.toml -q -v", "cannot be used with"),
             ("log append log/in --partition 1", "partition: 1, partitions: 1"),
+            ("dlq ls orders --node in --limit 5", "limit: 5"),
+            ("dlq show orders 7", "offset: 7"),
+            ("dlq retry orders 7 8", "offsets: [7, 8], all: false"),
+            ("dlq drop orders --all --node in", "all: true, node: Some(\"in\")"),
+            ("dlq drop orders", "required arguments were not provided"),
+            ("dlq drop orders 1 --all", "cannot be used with"),
             ("nonsense", "unrecognized subcommand"),
         ] {
             let words = std::iter::once("thalweg").chain(line.split(' '));

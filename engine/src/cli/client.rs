@@ -17,6 +17,7 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'
 pub(super) struct Client {
     agent: ureq::Agent,
     base: String,
+    token: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -35,17 +36,34 @@ impl Client {
         }
         let config =
             ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None).build();
-        Ok(Self { agent: config.into(), base: format!("http://{host}") })
+        Ok(Self { agent: config.into(), base: format!("http://{host}"), token: None })
+    }
+
+    /// With the token that requests which change something carry.
+    pub(super) fn with_token(self, token: Option<String>) -> Self {
+        Self { token, ..self }
     }
 
     /// The body of a successful answer. Errors: a problem has its own `code`; otherwise `unreachable`.
     pub(super) fn get(&self, path: &str) -> Result<String> {
-        let url = format!("{}{path}", self.base);
+        self.answer(self.agent.get(format!("{}{path}", self.base)).call())
+    }
+
+    /// As [`Client::get`], of a request with a JSON body.
+    pub(super) fn post(&self, path: &str, body: &str) -> Result<String> {
+        let mut request = self.agent.post(format!("{}{path}", self.base)).content_type("application/json");
+        if let Some(token) = &self.token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        self.answer(request.send(body))
+    }
+
+    fn answer(&self, answer: std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<String> {
         let unreachable = |error: ureq::Error| {
             let message = format!("{}: {error}; does the job run there? --addr says where", self.base);
             Error::external("unreachable", message).retryable()
         };
-        let mut response = self.agent.get(&url).call().map_err(unreachable)?;
+        let mut response = answer.map_err(unreachable)?;
         let status = response.status();
         let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string().map_err(unreachable)?;
         if status.is_success() {
@@ -68,7 +86,7 @@ pub(super) fn escape(text: &str) -> impl std::fmt::Display {
 
 fn told(status: u16, problem: Problem) -> Error {
     // The codes are those of the contract; an error's code is part of the program, so an unknown one gets a general name.
-    const CODES: [&str; 8] = [
+    const CODES: [&str; 12] = [
         "key-not-found",
         "job-not-found",
         "store-not-found",
@@ -77,6 +95,10 @@ fn told(status: u16, problem: Problem) -> Error {
         "unavailable",
         "read-failed",
         "bad-token",
+        "no-dead-letters",
+        "no-dead-letter",
+        "decided",
+        "cannot-retry",
     ];
     let code = CODES.into_iter().find(|code| *code == problem.code).unwrap_or("server");
     match status {

@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use serde_json::json;
+use thalweg_connectors::dead_letter::Desk;
 use thalweg_core::Error;
 use thalweg_jobs::{
-    Catalogue, Checked, apply_environment, explain as explain_job, graph as graph_of, parse, schema as schema_of,
+    Catalogue, Checked, DeadLettersSpec, apply_environment, explain as explain_job, graph as graph_of, parse,
+    schema as schema_of,
 };
 
 use super::arguments::{ExplainArguments, Format, GraphArguments, GraphFormat, RunArguments, ValidateArguments};
@@ -55,6 +57,17 @@ pub(super) fn open_stopped(
     }
     let checked = check(&kept, program.catalogue(), &[])?;
     program.open_stopped(&checked.job, data, store)
+}
+
+/// Opens the dead letters of a job that does not run; `change` says whether something is to be decided.
+pub(super) fn stopped_desk(program: &dyn Program, data: &Path, job: &str, change: bool) -> Result<Desk, Failure> {
+    let kept = data.join(job).join(KEPT);
+    // A job that is written in Rust has no file, and keeps its dead letters in its own log.
+    let to = match kept.is_file() {
+        true => check(&kept, program.catalogue(), &[])?.job.dead_letters,
+        false => DeadLettersSpec::default(),
+    };
+    Ok(crate::run::open_stopped_desk(&data.join(job), job, &to, change)?)
 }
 
 /// Checks all files, also after one that is invalid.

@@ -13,6 +13,7 @@ use super::arguments::{Format, LogArguments, LogVerb, Output};
 use super::exit::Failure;
 use super::screen::Screen;
 use super::table::Table;
+use crate::http::answer::{text_or_hex, time};
 
 /// Bytes that are read or appended at a time.
 const BATCH_BYTES: usize = 1 << 20;
@@ -196,18 +197,6 @@ fn text_line(partition: PartitionId, record: &LogRecord) -> String {
     let (key, value) = (bytes(&record.record.key), bytes(&record.record.value));
     // A topic may have more records than fit into memory, so there are no columns to align here.
     format!("{partition}:{}  {}  {key}  {value}", record.offset, time(record.time))
-}
-
-/// Bytes as text where they are text, and as `{"hex":"…"}` where they are not.
-fn text_or_hex(bytes: &[u8]) -> Value {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Value::from(text),
-        Err(_) => json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
-    }
-}
-
-fn time(micros: i64) -> String {
-    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
 }
 
 fn append(

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod client;
+mod dlq;
 mod exit;
 mod job_file;
 mod json_text;
@@ -50,6 +51,7 @@ pub fn main_with_arguments(program: &dyn Program, arguments: impl IntoIterator<I
         Verb::Schema => job_file::schema(program, &screen),
         Verb::Query(arguments) => query::query(program, arguments, &screen),
         Verb::Log(arguments) => log::log(arguments, &screen),
+        Verb::Dlq(arguments) => dlq::dlq(program, arguments, &screen),
     };
     finish(done, &screen)
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::{Value, json};
 use thalweg_core::{Entry, QueryReply};
 
 use super::parameters::encode_cursor;
@@ -91,4 +92,17 @@ fn end(out: &mut Vec<u8>, reply: &QueryReply, role: Role) {
 pub(super) fn age_ms(micros: i64) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros());
     now.saturating_sub(u128::try_from(micros).unwrap_or(0)).try_into().map_or(u64::MAX, |age: u64| age / 1000)
+}
+
+/// Bytes as text where they are text, and as `{"hex":"…"}` where they are not.
+pub(crate) fn text_or_hex(bytes: &[u8]) -> Value {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({ "hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>() }),
+    }
+}
+
+/// A moment in microseconds since 1970, for people.
+pub(crate) fn time(micros: i64) -> String {
+    jiff::Timestamp::from_microsecond(micros).map_or_else(|_| micros.to_string(), |time| time.to_string())
 }

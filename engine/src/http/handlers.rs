@@ -14,6 +14,7 @@ use super::keys::json;
 use super::limits::Limits;
 use super::parameters::segment;
 use super::problem::Problem;
+use super::server::Served;
 use super::status::{CheckpointAnswer, JobAnswer, StoreAnswer, not_ready, tasks};
 use super::{process, routes};
 
@@ -21,7 +22,7 @@ type Answer = Result<Response<Body>, Problem>;
 
 /// What every request sees.
 pub(super) struct App {
-    pub(super) jobs: Vec<(String, Arc<dyn JobService>)>,
+    pub(super) jobs: Vec<(String, Served)>,
     pub(super) metrics: Metrics,
     pub(super) limits: Limits,
     pub(super) token: Option<String>,
@@ -32,8 +33,13 @@ pub(super) struct App {
 impl App {
     /// The job that a path names.
     pub(super) fn job(&self, uri: &Uri) -> Result<&Arc<dyn JobService>, Problem> {
+        Ok(&self.served(uri)?.job)
+    }
+
+    /// The job that a path names, with what else is served of it.
+    pub(super) fn served(&self, uri: &Uri) -> Result<&Served, Problem> {
         let name = segment(uri.path(), routes::JOB, "job")?;
-        self.jobs.iter().find(|(own, _)| *own == name).map(|(_, job)| job).ok_or_else(|| {
+        self.jobs.iter().find(|(own, _)| *own == name).map(|(_, served)| served).ok_or_else(|| {
             let names: Vec<&str> = self.jobs.iter().map(|(own, _)| own.as_str()).collect();
             Problem::not_found("job-not-found", format!("no job {name:?} runs here; there is: {}", names.join(", ")))
         })
@@ -52,6 +58,18 @@ impl App {
     }
 }
 
+impl App {
+    /// Refuses a request that changes something without the bearer token, where one is configured.
+    pub(super) fn require_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.token.is_some() && !headers.contains_key(header::AUTHORIZATION) {
+            let detail =
+                "this changes something and needs the bearer token of the server, as in \"Authorization: Bearer …\"";
+            return Err(Problem::new(StatusCode::UNAUTHORIZED, "bad-token", detail));
+        }
+        self.check_token(headers)
+    }
+}
+
 /// `GET /livez`
 pub(super) fn alive() -> Response<Body> {
     json(b"{\"status\":\"alive\"}".to_vec())
@@ -59,7 +77,7 @@ pub(super) fn alive() -> Response<Body> {
 
 /// `GET /readyz`
 pub(super) fn ready(app: &App) -> Answer {
-    match app.jobs.iter().find_map(|(_, job)| not_ready(&job.status())) {
+    match app.jobs.iter().find_map(|(_, served)| not_ready(&served.job.status())) {
         Some(reason) => Err(Problem::unavailable(reason)),
         None => Ok(json(b"{\"status\":\"ready\"}".to_vec())),
     }
@@ -80,7 +98,7 @@ pub(super) fn openapi() -> Response<Body> {
 
 /// `GET /v1/jobs`
 pub(super) fn jobs(app: &App) -> Answer {
-    let all: Vec<JobAnswer> = app.jobs.iter().map(|(_, job)| job.status().into()).collect();
+    let all: Vec<JobAnswer> = app.jobs.iter().map(|(_, served)| served.job.status().into()).collect();
     Ok(value(&json!({ "jobs": all })))
 }
 
@@ -125,6 +143,6 @@ pub(super) async fn read_body(app: &App, body: Body) -> Result<Bytes, Problem> {
     }
 }
 
-fn value(of: &impl serde::Serialize) -> Response<Body> {
+pub(super) fn value(of: &impl serde::Serialize) -> Response<Body> {
     json(serde_json::to_vec(of).expect("maps with text keys always serialize"))
 }

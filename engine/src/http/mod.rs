@@ -5,6 +5,7 @@
 //! client cannot slow the job. The routes are those of `openapi.json`, which the server hands out itself.
 
 pub(crate) mod answer;
+pub(crate) mod dead_letters;
 mod gate;
 mod handlers;
 mod keys;
@@ -18,4 +19,4 @@ mod stall;
 mod status;
 
 pub use limits::Limits;
-pub use server::{Server, ServerOptions};
+pub use server::{Served, Server, ServerOptions};

@@ -10,6 +10,7 @@ use super::limits::Limits;
 use super::problem::Problem;
 
 const READ_OPTIONS: [&str; 3] = ["at", "min_epoch", "max_staleness"];
+const DEAD_LETTERS: [&str; 3] = ["limit", "cursor", "node"];
 const SCAN: [&str; 5] = ["from", "to", "prefix", "limit", "cursor"];
 
 /// The segment of a path at `index`, from 0, decoded.
@@ -31,17 +32,7 @@ pub(super) fn read_options(query: Option<&str>) -> Result<ReadOptions, Problem> 
 /// The range and the read options of a scan.
 pub(super) fn scan(query: Option<&str>, limits: &Limits) -> Result<(ScanRange, ReadOptions), Problem> {
     let mut parameters = Parameters::parse(query.unwrap_or_default(), &[&SCAN, &READ_OPTIONS])?;
-    let limit = match parameters.take("limit") {
-        None => limits.default_scan_entries,
-        Some(text) => {
-            text.parse().ok().filter(|limit| (1..=limits.max_scan_entries).contains(limit)).ok_or_else(|| {
-                Problem::bad_parameter(format!(
-                    "limit={text}: a whole number from 1 to {}; go on from there with the cursor",
-                    limits.max_scan_entries
-                ))
-            })?
-        }
-    };
+    let limit = parameters.limit(limits)?;
     let after = match parameters.take("cursor") {
         None => None,
         Some(text) => Some(decode_cursor(&text).ok_or_else(|| {
@@ -57,6 +48,24 @@ pub(super) fn scan(query: Option<&str>, limits: &Limits) -> Result<(ScanRange, R
         limit,
     };
     Ok((range, parameters.read_options()?))
+}
+
+/// Which dead letters are asked for.
+pub(super) struct WantedLetters {
+    pub(super) from: u64,
+    pub(super) limit: usize,
+    pub(super) node: Option<String>,
+}
+
+/// The parameters of a list of dead letters.
+pub(super) fn dead_letters(query: Option<&str>, limits: &Limits) -> Result<WantedLetters, Problem> {
+    let mut parameters = Parameters::parse(query.unwrap_or_default(), &[&DEAD_LETTERS])?;
+    let limit = parameters.limit(limits)?;
+    let from = parameters.take("cursor").map_or(Ok(0), |text| {
+        text.parse()
+            .map_err(|_| Problem::bad_parameter(format!("cursor={text}: not a cursor that an earlier answer gave")))
+    })?;
+    Ok(WantedLetters { from, limit, node: parameters.take("node").map(Cow::into_owned) })
 }
 
 /// The cursor after an encoded key: opaque to clients, hexadecimal.
@@ -100,6 +109,17 @@ impl<'a> Parameters<'a> {
     fn take(&mut self, name: &str) -> Option<Cow<'a, str>> {
         let index = self.pairs.iter().position(|(own, _)| *own == name)?;
         Some(self.pairs.swap_remove(index).1)
+    }
+
+    /// How many entries a page may have.
+    fn limit(&mut self, limits: &Limits) -> Result<usize, Problem> {
+        let Some(text) = self.take("limit") else { return Ok(limits.default_scan_entries) };
+        text.parse().ok().filter(|limit| (1..=limits.max_scan_entries).contains(limit)).ok_or_else(|| {
+            Problem::bad_parameter(format!(
+                "limit={text}: a whole number from 1 to {}; go on from there with the cursor",
+                limits.max_scan_entries
+            ))
+        })
     }
 
     fn read_options(mut self) -> Result<ReadOptions, Problem> {

@@ -8,15 +8,18 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use thalweg_connectors::dead_letter::Decision;
 
 use super::handlers::{self, App};
-use super::keys;
 use super::problem::Problem;
+use super::{dead_letters, keys};
 
 /// The index of the segment with the job's name in every path that has one.
 pub(super) const JOB: usize = 2;
 /// The index of the segment with the store's name.
 pub(super) const STORE: usize = 4;
+/// The index of the segment with the offset of a dead letter.
+pub(super) const OFFSET: usize = 4;
 /// The index of the segment with the key.
 pub(super) const KEY: usize = 6;
 
@@ -41,6 +44,10 @@ fn table() -> Vec<(&'static str, Route)> {
         ("/v1/jobs/{job}/stores/{store}/keys", get(range)),
         ("/v1/jobs/{job}/stores/{store}/keys/{key}", get(one)),
         ("/v1/jobs/{job}/stores/{store}/get", post(many)),
+        ("/v1/jobs/{job}/dead-letters", get(dead_letter_page)),
+        ("/v1/jobs/{job}/dead-letters/{offset}", get(dead_letter)),
+        ("/v1/jobs/{job}/dead-letters/retry", deciding(Decision::Retried)),
+        ("/v1/jobs/{job}/dead-letters/drop", deciding(Decision::Dropped)),
     ]
 }
 
@@ -82,6 +89,23 @@ async fn many(State(app): State<Arc<App>>, request: Request) -> Result<Response,
     let (parts, body) = request.into_parts();
     let body = handlers::read_body(&app, body).await?;
     keys::get_many(&app, &parts.uri, &body).await
+}
+
+async fn dead_letter_page(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+    dead_letters::list(&app, &uri).await
+}
+
+async fn dead_letter(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, Problem> {
+    dead_letters::one(&app, &uri).await
+}
+
+fn deciding(decision: Decision) -> Route {
+    post(async move |State(app): State<Arc<App>>, request: Request| -> Result<Response, Problem> {
+        let (parts, body) = request.into_parts();
+        app.require_token(&parts.headers)?;
+        let body = handlers::read_body(&app, body).await?;
+        dead_letters::decide(&app, &parts.uri, &body, decision).await
+    })
 }
 
 async fn unknown(uri: Uri) -> Response {

@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
+use thalweg_connectors::dead_letter::Desk;
 use thalweg_core::{Error, JobService, Metrics, Result};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -41,6 +42,15 @@ pub struct ServerOptions {
     pub token: Option<String>,
     /// What clients may hold at most.
     pub limits: Limits,
+}
+
+/// A job that is served.
+#[derive(Clone)]
+pub struct Served {
+    /// The job.
+    pub job: Arc<dyn JobService>,
+    /// Its dead letters, where it sets records aside.
+    pub dead_letters: Option<Arc<Desk>>,
 }
 
 /// A running HTTP server. Dropping it stops it.
@@ -69,12 +79,7 @@ impl Server {
     ///
     /// Errors: `token-required` where `addr` is not loopback and no token is configured; `port-in-use`; `http-listen` for
     /// every other refusal of the operating system.
-    pub fn start(
-        addr: SocketAddr,
-        options: ServerOptions,
-        jobs: Vec<Arc<dyn JobService>>,
-        metrics: Metrics,
-    ) -> Result<Self> {
+    pub fn start(addr: SocketAddr, options: ServerOptions, jobs: Vec<Served>, metrics: Metrics) -> Result<Self> {
         if !addr.ip().is_loopback() && options.token.is_none() {
             let message = format!(
                 "--http {addr}: other machines could reach this address, so it needs a token; set THALWEG_TOKEN or \
@@ -86,7 +91,7 @@ impl Server {
         let listener = listen(addr)?;
         let local = listener.local_addr().map_err(|error| listen_error(addr, error))?;
         let app = Arc::new(App {
-            jobs: jobs.into_iter().map(|job| (job.status().job.into(), job)).collect(),
+            jobs: jobs.into_iter().map(|served| (served.job.status().job.into(), served)).collect(),
             metrics,
             point_reads: Gate::new(options.limits.max_point_reads),
             wide_reads: Gate::new(options.limits.max_wide_reads),

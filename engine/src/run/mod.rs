@@ -24,14 +24,14 @@ use thalweg_operators::{Plan, Registry};
 use thalweg_runtime::{Logs, RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
 
 use crate::cli::{Failure, HttpAddress, RunArguments, Screen, keep_copy};
-use crate::http::{Server, ServerOptions};
+use crate::http::{Served, Server, ServerOptions};
 use crate::progress::Progress;
 use crate::signals::on_stop;
 use claim::Claims;
 use journal::Journal;
 use shell::{Accepted, Shell, ShellEvent};
 
-pub(crate) use stopped::open_stopped;
+pub(crate) use stopped::{open_stopped, open_stopped_desk};
 
 /// Runs a job until its input ends or it is told to stop.
 pub(crate) fn run(
@@ -41,7 +41,7 @@ pub(crate) fn run(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let opened = open_job(arguments, job.name.as_str(), job.kafka.as_ref())?;
-    let open_other = |path: &Path| -> Result<Arc<dyn Log>> { Ok(Arc::new(EmbeddedLog::open(path, clock())?)) };
+    let open_other = |path: &Path| -> Result<Arc<dyn Log>> { Ok(Arc::new(open_log(path)?)) };
     let context = PlanContext {
         registry,
         job_id: opened.job_id,
@@ -66,7 +66,13 @@ pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -
     let opened = open_job(arguments, plan.settings().name.as_str(), None)?;
     screen.start_log();
     let producer = SinkProducer::new(opened.log.clone(), format!("{}-sinks-0", opened.job_id), Delivery::ExactlyOnce);
-    let plan = thalweg_jobs::with_dead_letters(plan, &DeadLettersSpec::default(), opened.job_id, Arc::new(producer))?;
+    let plan = thalweg_jobs::with_dead_letters(
+        plan,
+        &DeadLettersSpec::default(),
+        opened.job_id,
+        Arc::new(producer),
+        opened.log.clone(),
+    )?;
     run_plan(Arc::new(plan), opened, Box::new(|| Ok(())), arguments, screen)
 }
 
@@ -86,7 +92,7 @@ fn open_job(arguments: &RunArguments, job: &str, kafka: Option<&KafkaSpec>) -> R
     let dir = arguments.data.join(job).join("log");
     std::fs::create_dir_all(&dir)
         .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
-    let log = Arc::new(EmbeddedLog::open(&dir, clock())?);
+    let log = Arc::new(open_log(&dir)?);
     let journal = Journal::open(log.clone())?;
     let job_id = match journal.history().zero() {
         Some(zero) => zero.job_id,
@@ -98,6 +104,11 @@ fn open_job(arguments: &RunArguments, job: &str, kafka: Option<&KafkaSpec>) -> R
     let other = |data| recorded_run(data, job, kafka.as_deref().map(|kafka| -> &dyn Log { &**kafka.log() }));
     let recorded = arguments.bindings.as_deref().map(other).transpose()?;
     Ok(Opened { log, kafka, journal, job_id, recorded })
+}
+
+/// A log to write to.
+fn open_log(dir: &Path) -> Result<EmbeddedLog> {
+    EmbeddedLog::open(dir, clock())
 }
 
 /// Runs a plan; `accepted` is called when it has taken over what the job's folder holds.
@@ -131,7 +142,8 @@ fn run_plan(
         HttpAddress::None => None,
         HttpAddress::At(addr) => {
             let options = ServerOptions { token: arguments.token()?, ..ServerOptions::default() };
-            Some(Server::start(addr, options, vec![task.service()], metrics)?)
+            let served = Served { job: task.service(), dead_letters: plan.dead_letters() };
+            Some(Server::start(addr, options, vec![served], metrics)?)
         }
     };
     if let Some(server) = &server {

@@ -1,10 +1,12 @@
 //! The state of a job that does not run, read from its folder.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use thalweg_connectors::log::EmbeddedLog;
-use thalweg_core::{CheckpointRecord, Error, QueryError, QueryReply, Result};
-use thalweg_jobs::JobSpec;
+use thalweg_connectors::dead_letter::Desk;
+use thalweg_connectors::log::{EmbeddedLog, Log};
+use thalweg_core::{CheckpointRecord, Error, QueryError, QueryReply, Result, failpoint};
+use thalweg_jobs::{DeadLettersSpec, JobSpec};
 use thalweg_operators::{ChangelogKind, Registry, StoreSettings, StoreShape};
 use thalweg_runtime::read_view;
 use thalweg_state::{Backend, BackendOptions, StoreSpec};
@@ -54,6 +56,43 @@ pub(crate) fn open_stopped(job: &JobSpec, registry: &Registry, data: &Path, stor
         let (entries, more) = read_view(&view, partitions, &store, &*reader, query)?;
         Ok::<_, QueryError>(QueryReply { entries, more, epoch, minted_at })
     }))
+}
+
+/// Opens the dead letters of a job in its folder; to decide on them, no process may run the job.
+///
+/// Errors: `no-job`; `no-dead-letters` where it has never set a record aside; `job-runs` where a process uses the log and something is
+/// to be decided.
+pub(crate) fn open_stopped_desk(folder: &Path, job: &str, to: &DeadLettersSpec, change: bool) -> Result<Desk> {
+    let dir = folder.join("log");
+    if !dir.is_dir() {
+        return Err(Error::user("no-job", format!("{} holds no job {job}; check --data", folder.display())));
+    }
+    let own = EmbeddedLog::open_read_only(&dir)?;
+    let (history, _) = journal::read(&own)?;
+    let Some(zero) = history.zero() else {
+        return Err(Error::user("no-job", format!("{} holds no job {job}; check --data", folder.display())));
+    };
+    let letters = to.path.as_deref().map_or(Ok(own.clone()), EmbeddedLog::open_read_only)?;
+    let topic = to.topic_of(zero.job_id);
+    if letters.topics()?.iter().all(|(name, _)| *name != topic) {
+        let text = format!(
+            "job {job} has no dead letters in {}, topic {topic}; on_error = \"dead-letter\" in its job file makes some",
+            letters.dir().display()
+        );
+        return Err(Error::user("no-dead-letters", text));
+    }
+    if change {
+        failpoint::arm_from_env()?;
+    }
+    let own = if change { super::open_log(&dir).map_err(|error| running(job, error))? } else { own };
+    Ok(Desk::new(zero.job_id, Arc::new(letters), topic, Arc::new(own)))
+}
+
+fn running(job: &str, error: Error) -> Error {
+    match error.code() {
+        "locked" => Error::user("job-runs", format!("job {job} runs: ask it, without --data")),
+        _ => error,
+    }
 }
 
 fn find(job: &JobSpec, registry: &Registry, store: &str) -> Result<(StoreShape, StoreSettings)> {

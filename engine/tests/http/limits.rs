@@ -9,7 +9,7 @@ use thalweg_core::Metrics;
 
 use crate::client::Client;
 use crate::map_job::{MapJob, reply};
-use crate::{KEYS, LIMIT, loopback, start};
+use crate::{KEYS, LIMIT, loopback, served, start};
 
 #[test]
 fn addresses_that_are_refused() {
@@ -30,7 +30,7 @@ fn addresses_that_are_refused() {
 #[test]
 fn a_wrong_token_is_refused() {
     let options = ServerOptions { token: Some("secret".to_owned()), ..ServerOptions::default() };
-    let server = Server::start(loopback(), options, vec![MapJob::new()], Metrics::default()).expect("start");
+    let server = Server::start(loopback(), options, vec![served(&MapJob::new())], Metrics::default()).expect("start");
     let mut client = Client::to(server.local_addr());
     for (header, status) in [
         ("", 200),
@@ -39,6 +39,13 @@ fn a_wrong_token_is_refused() {
         ("authorization: Bearer \r\n", 401),
     ] {
         client.send(&format!("GET /v1/jobs HTTP/1.1\r\nhost: x\r\n{header}\r\n"));
+        assert_eq!(client.answer().status, status, "{header}");
+    }
+    // What changes something needs the token.
+    for (header, status) in [("", 401), ("authorization: Bearer secret\r\n", 404)] {
+        client.send(&format!(
+            "POST /v1/jobs/orders/dead-letters/drop HTTP/1.1\r\nhost: x\r\ncontent-length: 12\r\n{header}\r\n{{\"all\":true}}"
+        ));
         assert_eq!(client.answer().status, status, "{header}");
     }
 }

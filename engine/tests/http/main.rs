@@ -12,8 +12,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use thalweg::http::{Limits, Server, ServerOptions};
-use thalweg_core::{JobService, Metrics};
+use thalweg::http::{Limits, Served, Server, ServerOptions};
+use thalweg_core::Metrics;
 
 use map_job::MapJob;
 
@@ -26,9 +26,12 @@ fn loopback() -> SocketAddr {
     ([127, 0, 0, 1], 0).into()
 }
 
+fn served(job: &Arc<MapJob>) -> Served {
+    Served { job: job.clone(), dead_letters: None }
+}
+
 fn start(job: &Arc<MapJob>, limits: Limits) -> Server {
     let metrics = Metrics::default();
     metrics.counter("records_in", "Records read", &[("job", "orders")]).add(10);
-    let job: Arc<dyn JobService> = job.clone();
-    Server::start(loopback(), ServerOptions { token: None, limits }, vec![job], metrics).expect("start")
+    Server::start(loopback(), ServerOptions { token: None, limits }, vec![served(job)], metrics).expect("start")
 }

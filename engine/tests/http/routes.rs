@@ -61,6 +61,11 @@ fn problems_have_stable_codes() {
         ("GET", "/v1/jobs/orders/stores/totals/get", "", 405, "method-not-allowed"),
         ("GET", "/v1/jobs/orders/stores/totals/keys/a/b", "", 404, "route-not-found"),
         ("GET", "/", "", 404, "route-not-found"),
+        ("GET", "/v1/jobs/orders/dead-letters", "", 404, "no-dead-letters"),
+        ("GET", "/v1/jobs/orders/dead-letters/1", "", 404, "no-dead-letters"),
+        ("GET", "/v1/jobs/other/dead-letters", "", 404, "job-not-found"),
+        ("POST", "/v1/jobs/orders/dead-letters/drop", "{\"all\":true}", 404, "no-dead-letters"),
+        ("GET", "/v1/jobs/orders/dead-letters/retry", "", 405, "method-not-allowed"),
     ] {
         let answer = check(method, target, body);
         assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method} {target}: {}", answer.body);

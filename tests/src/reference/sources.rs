@@ -7,7 +7,7 @@ use thalweg_connectors::{
     BadRecord, CsvOptions, Fields, FileSource, Format, FormattedSource, GeneratorSource, ReadLimit, ReadState,
     RecordReader, RecordSource,
 };
-use thalweg_core::{Binding, Share, SourceKey, Value};
+use thalweg_core::{Binding, ContentHash, PartitionId, Share, SourceKey, Value};
 
 use super::Run;
 use super::item::Item;
@@ -19,7 +19,8 @@ struct Part {
     of: SourceKey,
     /// The partition's name.
     name: String,
-    reader: Box<dyn RecordReader<Value>>,
+    /// Nothing for a partition in which nothing may be.
+    reader: Option<Box<dyn RecordReader<Value>>>,
 }
 
 /// All source partitions.
@@ -34,10 +35,16 @@ impl Inputs {
         for (index, sketch) in job.sources.iter().enumerate() {
             let source = source(index, sketch, job.seed, folder);
             let specs = source.discover(index as u16).map_err(|error| error.to_string())?;
+            // What sets records aside has one more partition, for those that are retried.
+            let last = specs.iter().map(|spec| spec.of).max().filter(|_| job.aside && sketch.has_format());
             for spec in specs {
                 let reader = source.open(&spec, spec.start).map_err(|error| error.to_string())?;
-                parts.push(Part { of: spec.of, name: spec.name, reader });
+                parts.push(Part { of: spec.of, name: spec.name, reader: Some(reader) });
             }
+            parts.extend(last.map(|last| {
+                let partition = PartitionId(last.partition.0 + 1);
+                Part { of: SourceKey { partition, ..last }, name: String::new(), reader: None }
+            }));
         }
         parts.sort_by_key(|part| part.of);
         Ok(Self { sources: job.sources.len(), parts })
@@ -71,9 +78,10 @@ impl Inputs {
     /// All bounded input is bound.
     pub(super) fn check_finished(&mut self, run: &Run) -> Result<(), String> {
         for part in &mut self.parts {
-            let (mut values, position) = (Vec::new(), part.reader.position());
+            let Some(reader) = &mut part.reader else { continue };
+            let (mut values, position) = (Vec::new(), reader.position());
             let limit = ReadLimit { records: 1, bytes: 1 << 20, until: None };
-            part.reader.read(limit, &mut values, &mut Vec::new()).map_err(|error| error.to_string())?;
+            reader.read(limit, &mut values, &mut Vec::new()).map_err(|error| error.to_string())?;
             if let Some(value) = values.first() {
                 let epochs = run.bindings.len();
                 return Err(format!("{:?}: after {epochs} epochs {value} at {position} is in none", part.of));
@@ -86,18 +94,26 @@ impl Inputs {
 impl Part {
     fn read(&mut self, share: &Share) -> Result<(Vec<Value>, Vec<BadRecord>), String> {
         let (mut values, mut bad) = (Vec::new(), Vec::new());
-        while self.reader.position() < share.next {
+        let Some(reader) = &mut self.reader else {
+            let nothing = Share { of: share.of, next: 0, count: 0, hash: ContentHash::default() };
+            return if nothing == *share {
+                Ok((values, bad))
+            } else {
+                Err(format!("{share:?}, and nothing was retried"))
+            };
+        };
+        while reader.position() < share.next {
             let limit = ReadLimit { records: 1000, bytes: 1 << 20, until: Some(share.next) };
-            let state = self.reader.read(limit, &mut values, &mut bad).map_err(|error| error.to_string())?;
-            if state != ReadState::More && self.reader.position() < share.next {
-                return Err(format!("{share:?} goes beyond the end, {}", self.reader.position()));
+            let state = reader.read(limit, &mut values, &mut bad).map_err(|error| error.to_string())?;
+            if state != ReadState::More && reader.position() < share.next {
+                return Err(format!("{share:?} goes beyond the end, {}", reader.position()));
             }
         }
         let read = Share {
             of: share.of,
-            next: self.reader.position(),
+            next: reader.position(),
             count: (values.len() + bad.len()) as u64,
-            hash: self.reader.take_hash(),
+            hash: reader.take_hash(),
         };
         if read == *share {
             Ok((values, bad))

@@ -64,7 +64,7 @@ impl SinkProducer {
     }
 
     /// Its log.
-    pub(super) fn log(&self) -> Arc<dyn Log> {
+    pub fn log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.log)
     }
 

@@ -1,0 +1,173 @@
+//! Reading retried records: each source that sets records aside has one more partition, which reads a topic of the job's log.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use thalweg_core::{ContentHash, Error, PartitionId, PartitionSpec, Result, SourceKey};
+
+use super::header;
+use super::letter::RecordHeaders;
+use crate::log::{Log, LogReader, LogRecord, Retention, TopicSpec};
+use crate::{
+    BadRecord, Decoder, DecoderOf, RawBatch, RawRecord, ReadLimit, ReadState, RecordReader, Retried, RunningHash,
+};
+
+/// The only partition of a topic of retried records.
+pub(super) const PARTITION: PartitionId = PartitionId(0);
+/// In front of the identity of a partition of retried records.
+const IDENTITY: &str = "retry:";
+/// Bytes that are read from the log at once.
+const READ_BYTES: usize = 1 << 20;
+
+/// The retried records of a source.
+#[derive(Clone)]
+pub struct Retries {
+    /// The job's own log, open for writing.
+    pub log: Arc<dyn Log>,
+    /// The topic, [`super::retry_topic`].
+    pub topic: String,
+    /// Whether the source is to have the partition from its beginning on. A source that has it reads it in any case: a job may set
+    /// nothing aside for a while.
+    pub wanted: bool,
+    /// Whether the job comes to its end when all input is read: then retried records are read once for each start of it.
+    pub bounded: bool,
+}
+
+/// Whether a partition of a source is that of its retried records.
+pub fn is_retry(partition: &PartitionSpec) -> bool {
+    partition.identity.starts_with(IDENTITY)
+}
+
+impl Retries {
+    /// The partition, behind those that the source has; makes the topic where it is missing.
+    pub(crate) fn discover(&self, source: u16, others: &[PartitionSpec]) -> Result<PartitionSpec> {
+        self.log.ensure(&TopicSpec { name: self.topic.clone(), partitions: 1, retention: Retention::Keep })?;
+        let next = others.iter().map(|spec| u32::from(spec.of.partition.0) + 1).max().unwrap_or(0);
+        let partition = u16::try_from(next).map(PartitionId).map_err(|_| {
+            Error::user("too-many-partitions", "a source has no number left for the partition of its retried records")
+        })?;
+        Ok(PartitionSpec {
+            of: SourceKey { source, partition },
+            name: self.topic.clone(),
+            identity: format!("{IDENTITY}{}", self.topic),
+            start: 0,
+            end: None,
+        })
+    }
+
+    pub(crate) fn open<T: 'static>(
+        &self,
+        from: u64,
+        decoders: Arc<dyn DecoderOf<T>>,
+    ) -> Result<Box<dyn RecordReader<T>>> {
+        Ok(Box::new(RetryReader {
+            reader: self.log.reader(&self.topic, PARTITION, from)?,
+            bounded: self.bounded,
+            waiting: VecDeque::new(),
+            decoders,
+            decoder: None,
+            position: from,
+            hash: RunningHash::default(),
+            bytes: 0,
+        }))
+    }
+}
+
+/// Reads retried records and decodes each as the partition that it came from does.
+struct RetryReader<T> {
+    reader: Box<dyn LogReader>,
+    bounded: bool,
+    /// Read from the log and not given yet.
+    waiting: VecDeque<LogRecord>,
+    decoders: Arc<dyn DecoderOf<T>>,
+    /// With the header line that it was made for.
+    decoder: Option<(Option<Vec<u8>>, Box<dyn Decoder<T>>)>,
+    position: u64,
+    hash: RunningHash,
+    bytes: u64,
+}
+
+impl<T> RetryReader<T> {
+    fn next(&mut self) -> Result<Option<LogRecord>> {
+        if self.waiting.is_empty() {
+            let mut records = Vec::new();
+            self.reader.read(READ_BYTES, &mut records)?;
+            self.waiting = records.into();
+        }
+        Ok(self.waiting.pop_front())
+    }
+
+    fn decoder(&mut self, csv_header: Option<&[u8]>) -> Result<&mut Box<dyn Decoder<T>>> {
+        let known = self.decoder.take().filter(|(known, _)| known.as_deref() == csv_header);
+        let decoder = match known {
+            Some(known) => known,
+            None => (csv_header.map(<[u8]>::to_vec), self.decoders.decoder(csv_header)?),
+        };
+        Ok(&mut self.decoder.insert(decoder).1)
+    }
+
+    fn decode(&mut self, record: LogRecord, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
+        let headers = RecordHeaders(&record.record.headers);
+        let mut batch = RawBatch { data: record.record.value.unwrap_or_default(), records: Vec::new() };
+        let value = 0..batch.data.len();
+        self.hash.add(&batch.data);
+        self.bytes += batch.data.len() as u64;
+        batch.data.extend(record.record.key.iter().flatten());
+        let key = record.record.key.map(|_| value.end..batch.data.len());
+        batch.records.push(RawRecord { value, key, time: Some(record.time), next: record.offset + 1 });
+        let known_bad = bad.len();
+        let csv_header = headers.bytes(header::CSV_HEADER);
+        self.decoder(csv_header)?.decode(&batch, out, bad)?;
+        for bad in &mut bad[known_bad..] {
+            let retried = headers.number(header::RETRY_OF).map(|dead_letter| (dead_letter, headers.place()));
+            bad.at = record.offset;
+            bad.header = csv_header.map(<[u8]>::to_vec);
+            if let Some((dead_letter, place)) = retried {
+                bad.why = format!("dead letter {dead_letter}, retried: {}", bad.why);
+                bad.retried = Some(Box::new(Retried { dead_letter, place }));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<T> RecordReader<T> for RetryReader<T> {
+    fn read(&mut self, limit: ReadLimit, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<ReadState> {
+        let (mut records, start) = (0, self.bytes);
+        loop {
+            if limit.until.is_some_and(|until| self.position >= until) {
+                return Ok(ReadState::End);
+            }
+            if records >= limit.records || self.bytes - start >= limit.bytes as u64 {
+                return Ok(ReadState::More);
+            }
+            let Some(record) = self.next()? else {
+                return Ok(if self.bounded { ReadState::End } else { ReadState::Idle });
+            };
+            if limit.until.is_some_and(|until| record.offset >= until) {
+                self.waiting.push_front(record);
+                return Ok(ReadState::End);
+            }
+            records += 1;
+            self.position = record.offset + 1;
+            self.decode(record, out, bad)?;
+        }
+    }
+
+    fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// What is retried meanwhile is no part of how far the input is read.
+    fn fraction(&self) -> Option<f64> {
+        self.bounded.then_some(1.0)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn take_hash(&mut self) -> ContentHash {
+        self.hash.take()
+    }
+}

@@ -1,0 +1,189 @@
+//! Dead letters: as they are written and read, decided on, and read once more.
+
+use std::sync::Arc;
+
+use thalweg_connectors::dead_letter::{
+    self, DeadLetter, Decision, Desk, FailedNode, Held, Place, Range, Reason, Retries, StoredLetter, Which,
+};
+use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
+use thalweg_connectors::{
+    BadRecord, CsvOptions, EncodedBatch, Fields, FileSource, Format, FormattedSource, ReadLimit, ReadState,
+    RecordSource, Sink, SinkContext,
+};
+use thalweg_core::{Epoch, Generation, JobId, PartitionId, Value};
+
+const JOB: JobId = JobId(7);
+const WIDE: ReadLimit = ReadLimit { records: 100, bytes: 1 << 20, until: None };
+
+fn log(dir: &std::path::Path) -> Arc<dyn Log> {
+    Arc::new(EmbeddedLog::open(dir, Arc::new(|| 5)).expect("a log"))
+}
+
+fn of_source(value: &str, csv_header: Option<&str>) -> DeadLetter {
+    let place = Place { topic: "in".to_owned(), partition: "in.csv".to_owned(), offset: 12 };
+    let bad = BadRecord {
+        at: 12,
+        next: 20,
+        why: "in.csv: record at 12: not what it should be".to_owned(),
+        key: Some(b"key".to_vec()),
+        raw: value.as_bytes().to_vec(),
+        header: csv_header.map(|line| line.as_bytes().to_vec()),
+        retried: None,
+    };
+    DeadLetter::of_source("in", place, bad)
+}
+
+fn of_operator(held: Held) -> DeadLetter {
+    let letter = DeadLetter::of_operator("sums", Reason::Panicked, "panicked: é".repeat(1000), held);
+    DeadLetter { key: Some(b"\"k\"".to_vec()), timer: (held == Held::Timer).then_some(-4), ..letter }
+}
+
+/// Writes letters as the sink of a job does.
+fn write(log: &Arc<dyn Log>, letters: &[DeadLetter]) {
+    let producer = SinkProducer::new(log.clone(), format!("{JOB}-sinks-0"), Delivery::ExactlyOnce);
+    let sink = dead_letter::sink(Arc::new(producer), &dead_letter::default_topic(JOB)).expect("a sink");
+    let partitions = sink.ends().expect("ends");
+    let context = SinkContext { job_id: JOB, generation: Generation(1), checkpoint: Epoch::ZERO, partitions };
+    let mut writer = sink.open(&context).expect("a writer");
+    let mut batch = EncodedBatch::default();
+    letters.iter().for_each(|letter| letter.encode("orders", Epoch(3), &mut batch));
+    writer.write(Epoch(3), PartitionId(0), batch).expect("writes");
+    writer.end_epoch(Epoch(3)).expect("ends");
+    writer.sync().expect("is durable");
+}
+
+fn desk(log: &Arc<dyn Log>) -> Desk {
+    Desk::new(JOB, log.clone(), dead_letter::default_topic(JOB), log.clone())
+}
+
+fn offsets(desk: &Desk) -> Vec<u64> {
+    let page = desk.page(0, 100, None).expect("a page");
+    page.letters.iter().map(|(letter, _)| letter.offset).collect()
+}
+
+/// What a source reads in the partition of its retried records.
+fn reread(source: &dyn RecordSource<Value>, from: u64) -> (Vec<String>, Vec<BadRecord>, ReadState) {
+    let partitions = source.discover(0).expect("partitions");
+    let partition = partitions.iter().find(|spec| dead_letter::is_retry(spec)).expect("one of retried records");
+    let mut reader = source.open(partition, from).expect("opens");
+    let (mut out, mut bad) = (Vec::new(), Vec::new());
+    let state = reader.read(WIDE, &mut out, &mut bad).expect("reads");
+    (out.iter().map(ToString::to_string).collect(), bad, state)
+}
+
+fn csv_source(dir: &std::path::Path, log: &Arc<dyn Log>, bounded: bool) -> FormattedSource<Value> {
+    std::fs::write(dir.join("in.csv"), "a,b\n1,2\n").expect("a file");
+    let format = Format::Csv(CsvOptions::default());
+    let files = FileSource::new(dir, ["in.csv"], &format);
+    let retries = Retries { log: log.clone(), topic: dead_letter::retry_topic(JOB, "in"), wanted: true, bounded };
+    FormattedSource::values(Box::new(files), format, Fields::All).with_retries(retries)
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    let large = DeadLetter { value: Some(vec![b'x'; (32 << 20) + 1]), ..of_source("", None) };
+    let letters =
+        [of_source("1,2,3", Some("a,b")), of_operator(Held::Grouped), of_operator(Held::Timer), large.clone()];
+    write(&log, &letters);
+    let desk = desk(&log);
+    let read: Vec<StoredLetter> = (0..4).map(|offset| desk.get(offset).expect("is there").0).collect();
+    for (stored, letter) in read.iter().zip(&letters) {
+        assert_eq!((stored.job.as_str(), stored.epoch, stored.time), ("orders", Epoch(3), 5));
+        assert_eq!(
+            (&stored.letter.node, stored.letter.held, stored.letter.timer),
+            (&letter.node, letter.held, letter.timer)
+        );
+        assert_eq!((&stored.letter.key, &stored.letter.place), (&letter.key, &letter.place));
+        assert!(letter.message.starts_with(&stored.letter.message) && !stored.letter.message.is_empty());
+    }
+    assert_eq!(read[0].letter, letters[0]);
+    assert_eq!(read[1].letter.message.len(), 4096, "messages are cut between characters");
+    assert_eq!(read[3].truncated, Some((32 << 20) + 1));
+    assert_eq!(read[3].letter.value.as_ref().map(Vec::len), Some(32 << 20));
+    assert_eq!(desk.get(4).err().map(|error| error.code()), Some("no-dead-letter"));
+}
+
+#[test]
+fn decisions_are_made_once_and_outlive_the_process() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    let large = DeadLetter { value: Some(vec![b'x'; (32 << 20) + 1]), ..of_source("", None) };
+    write(&log, &[of_source("a", None), of_source("b", None), of_operator(Held::Record), large, of_source("c", None)]);
+    let first = desk(&log);
+    let code = |which: Which, decision| first.decide(&which, decision).err().map(|error| error.code());
+    let one = |offset| Which::Offsets(vec![offset]);
+    assert_eq!(code(one(0), Decision::Retried), Some("cannot-retry"), "no source has a partition for it yet");
+    csv_source(dir.path(), &log, true).discover(0).expect("makes the topic");
+    assert_eq!(code(one(2), Decision::Retried), Some("cannot-retry"), "an operator failed on it");
+    assert_eq!(code(one(3), Decision::Retried), Some("cannot-retry"), "it is not whole");
+    assert_eq!(code(Which::Offsets(vec![0, 9]), Decision::Dropped), Some("no-dead-letter"));
+    assert_eq!(offsets(&first), [0, 1, 2, 3, 4], "what fails decides nothing");
+    assert_eq!(code(one(1), Decision::Dropped), None);
+    assert_eq!(code(Which::Offsets(vec![0, 0]), Decision::Retried), None);
+    for desk in [&first, &desk(&log)] {
+        assert_eq!(offsets(desk), [2, 3, 4]);
+        let decided = |offset| desk.get(offset).expect("is there").1;
+        assert_eq!([decided(0), decided(1), decided(2)], [Some(Decision::Retried), Some(Decision::Dropped), None]);
+        for (offset, decision) in [(0, Decision::Retried), (0, Decision::Dropped), (1, Decision::Retried)] {
+            let error = desk.decide(&one(offset), decision).expect_err("it is decided");
+            assert_eq!(error.code(), "decided");
+        }
+    }
+    let of = |node: &str| Which::All(Range { node: Some(node.to_owned()), ..Range::default() });
+    let retried = first.decide(&Which::All(Range::default()), Decision::Retried).expect("decides");
+    assert_eq!((retried.count, retried.left, retried.next), (1, 2, None));
+    assert_eq!(first.decide(&of("sums"), Decision::Dropped).expect("decides").count, 1);
+    assert_eq!(offsets(&first), [3]);
+    let page = first.page(0, 100, Some("in")).expect("a page");
+    assert_eq!(page.letters.iter().map(|(letter, bytes)| (letter.offset, *bytes)).collect::<Vec<_>>(), [(3, 32 << 20)]);
+}
+
+#[test]
+fn pages_follow_each_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    write(&log, &vec![of_source("a", None); 7]);
+    let desk = desk(&log);
+    let (mut from, mut seen) = (Some(0), Vec::new());
+    while let Some(cursor) = from {
+        let page = desk.page(cursor, 3, None).expect("a page");
+        assert!(page.letters.len() <= 3);
+        seen.extend(page.letters.iter().map(|(letter, _)| letter.offset));
+        from = page.next;
+    }
+    assert_eq!(seen, (0..7).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_is_retried_is_read_as_it_was_and_fails_as_what_it_was() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    let letters = [of_source("7,8", Some("a,b")), of_source("8,7", Some("b,a")), of_source("1,2,3", Some("a,b"))];
+    write(&log, &letters);
+    for (bounded, at_end) in [(true, ReadState::End), (false, ReadState::Idle)] {
+        let source = csv_source(dir.path(), &log, bounded);
+        let names: Vec<_> = source.discover(4).expect("partitions").iter().map(|spec| spec.of).collect();
+        assert_eq!(names.iter().map(|of| (of.source, of.partition.0)).collect::<Vec<_>>(), [(4, 0), (4, 1)]);
+        if bounded {
+            assert_eq!(reread(&source, 0), (vec![], vec![], at_end));
+            desk(&log).decide(&Which::Offsets(vec![0, 1, 2]), Decision::Retried).expect("decides");
+        }
+        let (values, bad, state) = reread(&source, 0);
+        assert_eq!(
+            (values.as_slice(), state),
+            (&[r#"{"a":7,"b":8}"#.to_owned(), r#"{"b":8,"a":7}"#.to_owned()][..], at_end)
+        );
+        let again = DeadLetter::of_source(
+            "in",
+            Place { topic: String::new(), partition: String::new(), offset: 0 },
+            bad[0].clone(),
+        );
+        assert!(again.message.starts_with("dead letter 2, retried: 3 columns"), "{}", again.message);
+        let expected = DeadLetter { message: again.message.clone(), retry_of: Some(2), ..letters[2].clone() };
+        assert_eq!(again, expected);
+        assert_eq!(again.node, FailedNode::Source("in".to_owned()));
+        assert_eq!(reread(&source, 2).1.len(), 1, "from a position on");
+    }
+}

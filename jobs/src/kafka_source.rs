@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use thalweg_connectors::dead_letter::Retries;
 use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, Topics};
 use thalweg_connectors::{DecoderOf, Fields, FormattedSource, Include, Included, Part, RecordSource, Untyped};
 use thalweg_core::{Result, Value};
@@ -15,6 +16,7 @@ pub(crate) fn kafka_source(
     source: &SourceSpec,
     spec: &KafkaSourceSpec,
     cluster: Arc<KafkaConfig>,
+    retries: Retries,
 ) -> Result<Arc<dyn RecordSource<Value>>> {
     let config = KafkaSourceConfig {
         topics: match &spec.topics {
@@ -29,7 +31,8 @@ pub(crate) fn kafka_source(
     let (fields, include) = used(&job.demand(&source.id), &spec.include);
     let values: Arc<dyn DecoderOf<Value>> = Arc::new(Untyped { format: spec.format.clone(), fields });
     let decoders = if include.fields.is_empty() { values } else { Arc::new(Included::new(values, include)) };
-    Ok(Arc::new(FormattedSource::new(Box::new(KafkaSource::new(cluster, config)), decoders)))
+    let records = FormattedSource::new(Box::new(KafkaSource::new(cluster, config)), decoders);
+    Ok(Arc::new(records.with_retries(retries)))
 }
 
 /// What is read of the value, and what beside it.

@@ -196,7 +196,8 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
         }
         SourceConnector::Kafka(kafka) => {
             let missing = || Error::internal("plan", "a source reads Kafka, and the job has no [kafka]");
-            kafka_source(spec, source, kafka, context.cluster.clone().ok_or_else(missing)?)?
+            let cluster = context.cluster.clone().ok_or_else(missing)?;
+            kafka_source(spec, source, kafka, cluster, retries(spec, source, context))?
         }
         SourceConnector::Stdin { format, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);

@@ -108,13 +108,19 @@ impl<T> RetryReader<T> {
 
     fn decode(&mut self, record: LogRecord, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
         let headers = RecordHeaders(&record.record.headers);
-        let mut batch = RawBatch { data: record.record.value.unwrap_or_default(), records: Vec::new() };
+        let mut batch = RawBatch { data: record.record.value.unwrap_or_default(), ..RawBatch::default() };
         let value = 0..batch.data.len();
         self.hash.add(&batch.data);
         self.bytes += batch.data.len() as u64;
         batch.data.extend(record.record.key.iter().flatten());
         let key = record.record.key.map(|_| value.end..batch.data.len());
-        batch.records.push(RawRecord { value, key, time: Some(record.time), next: record.offset + 1 });
+        batch.records.push(RawRecord {
+            value,
+            key,
+            time: Some(record.time),
+            next: record.offset + 1,
+            ..RawRecord::default()
+        });
         let known_bad = bad.len();
         let csv_header = headers.bytes(header::CSV_HEADER);
         self.decoder(csv_header)?.decode(&batch, out, bad)?;

@@ -140,7 +140,10 @@ fn a_source_begins_where_it_is_told() {
     let client = broker.client();
     client.create_topic(&topic, 1, &[]);
     client.write(&topic, &made(0..10));
-    let between = i64::try_from(std::time::UNIX_EPOCH.elapsed().expect("a clock").as_micros()).expect("this century");
+    let now = || i64::try_from(std::time::UNIX_EPOCH.elapsed().expect("a clock").as_micros()).expect("this century");
+    let between = now();
+    // Kafka's times are whole milliseconds.
+    until("the next millisecond", || now() / 1000 > between / 1000);
     client.write(&topic, &made(10..15));
     for (start, wanted) in [
         (Start::Earliest, 0),

@@ -53,7 +53,7 @@ fn decode(format: &Format, header: Option<&[u8]>, fields: &Fields, lines: &[u8])
         batch.data.extend_from_slice(line);
         let value = start..batch.data.len();
         batch.data.push(b'\n');
-        batch.records.push(RawRecord { next: value.end as u64 + 1, value, key: None, time: None });
+        batch.records.push(RawRecord { next: value.end as u64 + 1, value, ..RawRecord::default() });
     }
     let (mut out, mut bad) = (Vec::new(), Vec::new());
     decoder.decode(&batch, &mut out, &mut bad).expect("no error of the decoder itself");

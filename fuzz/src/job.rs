@@ -102,8 +102,8 @@ pub(crate) fn expressions() -> Vec<Vec<u8>> {
 }
 
 fn value(json: &[u8]) -> Value {
-    let record = RawRecord { value: 0..json.len(), key: None, time: None, next: json.len() as u64 };
-    let batch = RawBatch { data: json.to_vec(), records: vec![record] };
+    let record = RawRecord { value: 0..json.len(), next: json.len() as u64, ..RawRecord::default() };
+    let batch = RawBatch { data: json.to_vec(), records: vec![record], ..RawBatch::default() };
     let mut found = Vec::new();
     if let Ok(mut decoder) = Format::Json.decoder(None, &Fields::All) {
         let _ = decoder.decode(&batch, &mut found, &mut Vec::new());

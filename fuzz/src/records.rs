@@ -49,20 +49,22 @@ pub(crate) fn history_entries() -> Vec<Vec<u8>> {
 
 /// What decodes encodes to a key that decodes to the same.
 pub(crate) fn key(bytes: &[u8]) {
-    fn check<K>(bytes: &[u8])
+    fn check<K>(bytes: &[u8], same: fn(&K, &K) -> bool)
     where
-        K: serde::de::DeserializeOwned + serde::Serialize + PartialEq + std::fmt::Debug,
+        K: serde::de::DeserializeOwned + serde::Serialize + std::fmt::Debug,
     {
         if let Ok(key) = decode_key::<K>(bytes) {
-            assert_eq!(decode_key::<K>(&encoded(&key)).expect("what was encoded"), key);
+            let again = decode_key::<K>(&encoded(&key)).expect("what was encoded");
+            assert!(same(&again, &key), "{again:?} is not {key:?}");
         }
     }
-    check::<String>(bytes);
-    check::<i64>(bytes);
-    check::<(String, u64)>(bytes);
-    check::<(Option<i32>, String, bool)>(bytes);
-    check::<Vec<String>>(bytes);
-    check::<thalweg_core::Value>(bytes);
+    check::<String>(bytes, String::eq);
+    check::<i64>(bytes, i64::eq);
+    check::<(String, u64)>(bytes, PartialEq::eq);
+    check::<(Option<i32>, String, bool)>(bytes, PartialEq::eq);
+    check::<Vec<String>>(bytes, PartialEq::eq);
+    // Zero, and what is not a number, have one form in keys and several in memory.
+    check::<thalweg_core::Value>(bytes, |a, b| encoded(a) == encoded(b));
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = parse_key::<(String, i64)>(text);
         let _ = parse_key::<String>(text);

@@ -58,7 +58,14 @@ impl<P: KeyedProcess> KeyedOperator<P> {
         let (output, records) = builder.new_output();
         let mut output = aside::Output::from(output);
         let (aside, dead_letters) = Aside::new(&mut builder, self.guard.sets_aside());
-        let mut run = Run::open(self, aside, context)?;
+        let mut run = match Run::open(self, aside, context) {
+            Ok(run) => run,
+            Err(error) => {
+                // Timely allows no operator to be given up half-built.
+                builder.build(|_| |_: &[_]| {});
+                return Err(error);
+            }
+        };
         let activity = run.operator.guard.activity.clone();
         activity.set_processed(context.gate.processed());
         let context = context.clone();

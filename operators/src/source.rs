@@ -125,13 +125,14 @@ impl<T: Data> SourceOperator<T> {
         let (dropped, lost) = (dropped(self.on_error.counted_as("decode")), dropped("lost"));
         let losses = context.metrics.counter("source_losses", "Times that input was gone before it was read", &labels);
         let mut losses = Losses { series: losses, seen: 0 };
+        // Before the operator is begun: timely allows none to be given up half-built.
+        let partitions = self.open(context)?;
         let mut builder = OperatorBuilder::new(format!("source {}", self.id), scope);
         let address = builder.operator_info().address;
         let (output, records) = builder.new_output();
         let mut output = Output::from(output);
         let (aside, dead_letters) = Aside::new(&mut builder, self.on_error == OnError::DeadLetter);
         let activity = context.gate.activity(&self.id);
-        let partitions = self.open(context)?;
         let gate = context.gate.clone();
         let mut reading = Reading { partitions, gate, source: self, records_in, dropped, lost, aside, lag_told: None };
         reading.be_woken(scope.worker().sync_activator_for(address.to_vec()));

@@ -100,17 +100,24 @@ fn every_failpoint_is_hit_and_changes_nothing() {
     let Points { points, .. } = points();
     let mut hit = BTreeSet::new();
     for (index, point) in points.iter().enumerate() {
-        let seed = number("THALWEG_SEED").unwrap_or(2000 + index as u64);
-        let mut random = Random::new(seed);
-        let mut faults = Vec::new();
-        for (kind, times) in [("kill", 1), ("error", random.between(1, 4)), ("kill", random.between(2, 12))] {
-            let fault = Fault::point(format!("{point}={kind}@{times}"));
-            faults.push(if random.once_in(3) { fault.losing_state() } else { fault });
+        let first = 2000 + index as u64;
+        // Not every job comes to every point: another one may.
+        let seeds = number("THALWEG_SEED").map_or_else(|| vec![first, first + 100, first + 200], |seed| vec![seed]);
+        for seed in seeds {
+            let mut random = Random::new(seed);
+            let mut faults = Vec::new();
+            for (kind, times) in [("kill", 1), ("error", random.between(1, 4)), ("kill", random.between(2, 12))] {
+                let fault = Fault::point(format!("{point}={kind}@{times}"));
+                faults.push(if random.once_in(3) { fault.losing_state() } else { fault });
+            }
+            let outcome = Trial::run(seed, &TrialOptions::points(seed, faults));
+            let trial = check("every_failpoint_is_hit_and_changes_nothing", seed, outcome);
+            println!("{point}, seed {seed}: {trial:?}");
+            hit.extend(trial.points);
+            if hit.contains(point) || ELSEWHERE.iter().any(|(other, _)| other == point) {
+                break;
+            }
         }
-        let outcome = Trial::run(seed, &TrialOptions::points(seed, faults));
-        let trial = check("every_failpoint_is_hit_and_changes_nothing", seed, outcome);
-        println!("{point}, seed {seed}: {trial:?}");
-        hit.extend(trial.points);
     }
     let missed: Vec<_> = points.iter().filter(|point| !hit.contains(*point)).map(String::as_str).collect();
     let elsewhere: Vec<_> = ELSEWHERE.iter().map(|(point, _)| *point).collect();

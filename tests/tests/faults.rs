@@ -214,7 +214,7 @@ fn a_line_that_is_no_json() {
     let path = job.folder.join("in.jsonl");
     let good = line(row);
     overwrite(&path, at, b"{nonsense");
-    job.refused(1, "bad-record", &["in.jsonl", &format!("record at {at}"), "on_error = \"drop\""]);
+    job.refused(1, "bad-record", &["in.jsonl", &format!("record at {at}"), "\"drop\""]);
     overwrite(&path, at, good.as_bytes());
     job.finishes(&totals());
 

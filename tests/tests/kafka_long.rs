@@ -1,4 +1,13 @@
-//! Kafka with three brokers. Not in the gate: `scripts/long-kafka` runs it.
+//! What takes too long for the gate, and what needs three brokers: `scripts/long-kafka` runs it.
+
+#[path = "kafka/exactness.rs"]
+mod exactness;
+#[path = "kafka/faults.rs"]
+mod faults;
+#[path = "kafka/job.rs"]
+mod job;
+#[path = "kafka/surroundings.rs"]
+mod surroundings;
 
 use std::sync::{Arc, Mutex};
 
@@ -67,4 +76,24 @@ fn a_job_bears_a_rolling_restart() {
             });
         }
     });
+}
+
+#[test]
+fn every_failpoint_of_kafka_is_hit_and_changes_nothing() {
+    exactness::every_failpoint_is_hit_and_changes_nothing();
+}
+
+#[test]
+fn cleaning_a_changelog_takes_nothing_that_counts() {
+    exactness::cleaning_a_changelog_takes_nothing_that_counts();
+}
+
+#[test]
+fn a_broker_that_goes_and_comes_is_waited_for() {
+    faults::a_broker_that_goes_and_comes_is_waited_for();
+}
+
+#[test]
+fn what_the_user_of_the_job_may_not_do() {
+    surroundings::what_the_user_of_the_job_may_not_do();
 }

@@ -168,7 +168,15 @@ fn openapi_routes_are_served() {
         let target = values.iter().fold(path.clone(), |path, (name, value)| path.replace(name, value));
         for method in methods.as_object().expect("methods").keys() {
             let answer = client.call(&method.to_uppercase(), &target, "{\"keys\":[]}");
-            assert_eq!(answer.status, 200, "{method} {target}: {}", answer.body);
+            // This job sets no records aside, and the routes of dead letters say so.
+            let expected = if target.contains("/dead-letters") { json!("no-dead-letters") } else { json!(null) };
+            let status = if expected.is_null() { 200 } else { 404 };
+            assert_eq!(
+                (answer.status, &answer.json()["code"]),
+                (status, &expected),
+                "{method} {target}: {}",
+                answer.body
+            );
         }
     }
 }

@@ -86,9 +86,8 @@ fn kafka_points() -> Vec<String> {
 }
 
 /// Kills and errors at every point where the job has to do with Kafka, two in a row, and with the state lost.
-#[test]
-#[ignore = "too long for the gate: scripts/long-kafka"]
-fn every_failpoint_is_hit_and_changes_nothing() {
+#[allow(dead_code, reason = "too long for the gate: kafka_long.rs")]
+pub(crate) fn every_failpoint_is_hit_and_changes_nothing() {
     let points = kafka_points();
     let options = |seed: u64| {
         let point = &points[(seed as usize - 4500) % points.len()];
@@ -111,9 +110,8 @@ fn every_failpoint_is_hit_and_changes_nothing() {
 
 /// A changelog that is cleaned all the time, and most of all while the job is away between two checkpoints; keys are deleted and come
 /// back, and the state is restored from what cleaning has left.
-#[test]
-#[ignore = "too long for the gate: scripts/long-kafka"]
-fn cleaning_a_changelog_takes_nothing_that_counts() {
+#[allow(dead_code, reason = "too long for the gate: kafka_long.rs")]
+pub(crate) fn cleaning_a_changelog_takes_nothing_that_counts() {
     let settings = [
         ("log.cleaner.backoff.ms", "50"),
         ("log.cleaner.min.cleanable.ratio", "0.01"),

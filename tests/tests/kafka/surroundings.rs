@@ -76,9 +76,8 @@ fn a_wrong_password_and_a_broker_that_wants_tls() {
     finishes(&job);
 }
 
-#[test]
-#[ignore = "too long for the gate: scripts/long-kafka"]
-fn what_the_user_of_the_job_may_not_do() {
+#[allow(dead_code, reason = "too long for the gate: kafka_long.rs")]
+pub(crate) fn what_the_user_of_the_job_may_not_do() {
     let settings = BrokerSettings::new()
         .secured()
         .with("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer")

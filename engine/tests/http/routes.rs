@@ -169,14 +169,12 @@ fn openapi_routes_are_served() {
         for method in methods.as_object().expect("methods").keys() {
             let answer = client.call(&method.to_uppercase(), &target, "{\"keys\":[]}");
             // This job sets no records aside, and the routes of dead letters say so.
-            let expected = if target.contains("/dead-letters") { json!("no-dead-letters") } else { json!(null) };
-            let status = if expected.is_null() { 200 } else { 404 };
-            assert_eq!(
-                (answer.status, &answer.json()["code"]),
-                (status, &expected),
-                "{method} {target}: {}",
-                answer.body
-            );
+            if target.contains("/dead-letters") {
+                let told = (answer.status, answer.json()["code"].clone());
+                assert_eq!(told, (404, json!("no-dead-letters")), "{method} {target}: {}", answer.body);
+            } else {
+                assert_eq!(answer.status, 200, "{method} {target}: {}", answer.body);
+            }
         }
     }
 }

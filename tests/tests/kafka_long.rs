@@ -97,3 +97,8 @@ fn a_broker_that_goes_and_comes_is_waited_for() {
 fn what_the_user_of_the_job_may_not_do() {
     surroundings::what_the_user_of_the_job_may_not_do();
 }
+
+#[test]
+fn a_broker_that_stays_away_and_a_stop_while_it_does() {
+    surroundings::a_broker_that_stays_away_and_a_stop_while_it_does();
+}

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use thalweg_core::{JobName, parse_bytes, parse_duration};
+use thalweg_connectors::log::Start;
+use thalweg_core::{JobName, PartitionId, parse_bytes, parse_duration};
 use thalweg_operators::ConfigKind;
 
-use crate::document::{Item, ItemKind};
+use crate::document::{Entry, Item, ItemKind};
 use crate::keys::{Choice, Kind};
-use crate::spec::{BiasLevel, Start};
+use crate::spec::BiasLevel;
 
 /// Why a value does not fit.
 pub(crate) struct Mismatch {
@@ -120,6 +121,23 @@ pub(crate) fn start(item: &Item) -> Fit<Start> {
     }
 }
 
+/// Partitions with offsets: each by its number, or as `topic/number`.
+pub(crate) fn offsets(item: &Item) -> Fit<Vec<(Option<String>, PartitionId, u64)>> {
+    let wrong = || takes("partitions with offsets, such as { 0 = 120, 1 = 95 } or { \"orders/0\" = 120 }");
+    let ItemKind::Table(table) = &item.kind else { return wrong() };
+    let entry = |entry: &Entry| {
+        let (topic, number) = match entry.name.rsplit_once('/') {
+            Some((topic, number)) => (Some(topic.to_owned()), number),
+            None => (None, &*entry.name),
+        };
+        Some((topic, PartitionId(number.parse().ok()?), int(&entry.item, 0, i64::MAX as u64).ok()?))
+    };
+    match table.entries.iter().map(entry).collect::<Option<Vec<_>>>() {
+        Some(offsets) if !offsets.is_empty() => Ok(offsets),
+        _ => wrong(),
+    }
+}
+
 pub(crate) fn choice(item: &Item, choices: &[Choice]) -> Fit<&'static str> {
     let found = item.text().and_then(|text| choices.iter().find(|choice| choice.value == text));
     match found {
@@ -172,6 +190,15 @@ pub(crate) fn check(kind: Kind, item: &Item) -> Fit<()> {
         Kind::Texts => texts(item).map(drop),
         Kind::Biases => biases(item).map(drop),
         Kind::Start => start(item).map(drop),
+        // What is in the table is looked at with the topics.
+        Kind::Bound if matches!(item.kind, ItemKind::Table(_)) => Ok(()),
+        Kind::Bound => match start(item) {
+            Ok(_) => Ok(()),
+            Err(_) => takes(
+                "\"earliest\", \"latest\", a time such as \"2026-01-31T00:00:00Z\", or offsets of Kafka: { offsets = { 0 = 120 } }",
+            ),
+        },
+        Kind::Offsets => offsets(item).map(drop),
         Kind::Character => character(item).map(drop),
         Kind::Table(_) | Kind::Ids(_) => match item.kind {
             ItemKind::Table(_) => Ok(()),

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 use thalweg_connectors::dead_letter;
-use thalweg_connectors::log::{Delivery, Partitioner};
+use thalweg_connectors::kafka::Bound;
+use thalweg_connectors::log::{Delivery, Partitioner, Start};
 use thalweg_core::{format_bytes, format_duration};
 use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 
@@ -129,8 +130,8 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
                 format!("{} partitions", generator.partitions),
             )
         }
-        SourceConnector::Log { topic, .. } => {
-            needs.push(format!("reads the topic {topic:?} of the embedded log"));
+        SourceConnector::Log { topic, start, .. } => {
+            needs.push(format!("reads the topic {topic:?} of the embedded log, {}", begins_at(*start)));
             (format!("a record per record of the topic {topic:?}"), "as the topic".to_owned())
         }
         SourceConnector::Kafka(kafka) => {
@@ -138,7 +139,7 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
                 TopicsSpec::Named(names) => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
                 TopicsSpec::Pattern(pattern) => format!("whose names {pattern} finds"),
             };
-            needs.push(format!("reads the topics of Kafka {topics}"));
+            needs.push(format!("reads the topics of Kafka {topics}, {}", begins(&kafka.start)));
             let group = kafka.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name));
             needs.push(format!("writes its positions to the consumer group {group:?}, for tools that show lag"));
             (format!("a record per committed record of the topics {topics}"), "as the topics".to_owned())
@@ -163,6 +164,29 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     }
     if let Some(rate) = source.rate {
         node.costs.push(format!("at most {rate} records/s"));
+    }
+}
+
+/// What is read first where there is no checkpoint yet.
+fn begins_at(start: Start) -> String {
+    match start {
+        Start::Earliest => "from the first record that is kept".to_owned(),
+        Start::Latest => "from what comes after the job is created".to_owned(),
+        Start::Time(time) => match jiff::Timestamp::from_microsecond(time) {
+            Ok(time) => format!("from the first record at or after {time}"),
+            Err(_) => format!("from the first record at or after {time} microseconds since 1970"),
+        },
+    }
+}
+
+fn begins(bound: &Bound) -> String {
+    match bound {
+        Bound::At(start) => begins_at(*start),
+        Bound::Offsets { offsets, other } => {
+            let of_each = offsets.iter().map(|((topic, partition), offset)| format!("{offset} of {topic}/{partition}"));
+            let rest = other.map_or_else(String::new, |start| format!(", other partitions {}", begins_at(start)));
+            format!("from the offsets {}{rest}", of_each.collect::<Vec<_>>().join(", "))
+        }
     }
 }
 

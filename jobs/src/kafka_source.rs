@@ -23,8 +23,8 @@ pub(crate) fn kafka_source(
             TopicsSpec::Named(names) => Topics::named(names.clone())?,
             TopicsSpec::Pattern(pattern) => Topics::pattern(pattern)?,
         },
-        start: source.start.of_log(),
-        bounded: false,
+        start: spec.start.clone(),
+        end: None,
         on_data_loss: spec.on_data_loss,
         group: spec.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name)),
     };

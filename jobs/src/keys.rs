@@ -53,6 +53,10 @@ pub(crate) enum Kind {
     Biases,
     /// `"earliest"`, `"latest"` or an RFC 3339 time.
     Start,
+    /// The same, or a table [`BOUND`].
+    Bound,
+    /// Partitions of Kafka with offsets.
+    Offsets,
     /// One ASCII character.
     Character,
     Table(&'static [Key]),
@@ -200,7 +204,7 @@ const FORMATS: &[Choice] = &[ready("json"), ready("lines"), ready("csv"), ready(
 pub(crate) const SOURCE: &[Key] = &[
     key("connector", Kind::Text, "What it reads from").required(),
     key("rate", Kind::Int(1, MANY), "Most records per second"),
-    key("start", Kind::Start, "Where it begins when there is no checkpoint yet").default("\"earliest\""),
+    key("start", Kind::Bound, "Where it begins when there is no checkpoint yet").default("\"earliest\""),
     key("time", Kind::Table(TIME), "When the event of a record was; absent: when the record came in").later(),
 ];
 
@@ -245,6 +249,12 @@ const KAFKA_SOURCE: &[Key] = &[
         "How a key that is included is written",
     )
     .default("\"text\""),
+];
+
+pub(crate) const BOUND: &[Key] = &[
+    key("offsets", Kind::Offsets, "Offsets by partition, as in { 0 = 120, 1 = 95 } or { \"orders/0\" = 120 }")
+        .required(),
+    key("other", Kind::Start, "For partitions without an offset; absent: each has to have one"),
 ];
 
 pub(crate) const INCLUDE: &[Key] = &[

@@ -28,7 +28,7 @@ pub use plan::{PlanContext, plan, stores, with_dead_letters};
 pub use schema::schema;
 pub use spec::{
     BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, KafkaSourceSpec, KafkaSpec,
-    OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, Start, StoreSpec, TopicsSpec,
+    OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, StoreSpec, TopicsSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

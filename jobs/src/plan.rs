@@ -7,7 +7,7 @@ use std::sync::Arc;
 use thalweg_connectors::dead_letter::{self, Retries};
 use thalweg_connectors::kafka::{KafkaConfig, OnDataLoss};
 use thalweg_connectors::log::{
-    Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer,
+    Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer, Start,
 };
 use thalweg_connectors::{
     BlackholeSink, FileSink, FileSource, FollowSource, Format, FormattedSource, GeneratorSource, IngestTopic,
@@ -146,8 +146,11 @@ fn computed(connector: &SourceConnector) -> SourceConnector {
     let mut computed = connector.clone();
     match &mut computed {
         SourceConnector::File { max_record_bytes, .. } => *max_record_bytes = 0,
-        SourceConnector::Kafka(kafka) => (kafka.group, kafka.on_data_loss) = (None, OnDataLoss::Fail),
-        SourceConnector::Generator(_) | SourceConnector::Log { .. } | SourceConnector::Stdin { .. } => {}
+        SourceConnector::Kafka(kafka) => {
+            (kafka.group, kafka.on_data_loss, kafka.start) = (None, OnDataLoss::Fail, Start::Earliest.into());
+        }
+        SourceConnector::Log { start, .. } => *start = Start::Earliest,
+        SourceConnector::Generator(_) | SourceConnector::Stdin { .. } => {}
     }
     computed
 }
@@ -188,8 +191,8 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
             seed: generator.seed,
             partitions: generator.partitions,
         }),
-        SourceConnector::Log { path, topic, format } => {
-            let start = source.start.of_log();
+        SourceConnector::Log { path, topic, start, format } => {
+            let start = *start;
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
             formatted(Box::new(log), format)

@@ -54,8 +54,11 @@ fn kind(kind: Kind, catalogue: &Catalogue) -> Value {
                 json!({ "type": "array", "prefixItems": [text(), { "enum": levels }], "minItems": 2, "maxItems": 2 });
             json!({ "type": "array", "items": pair })
         }
-        Kind::Start => {
-            json!({ "anyOf": [{ "enum": ["earliest", "latest"] }, { "type": "string", "format": "date-time" }] })
+        Kind::Start => start(),
+        Kind::Bound => json!({ "anyOf": [start(), table(&[keys::BOUND], catalogue)] }),
+        Kind::Offsets => {
+            let offset = json!({ "type": "integer", "minimum": 0 });
+            json!({ "type": "object", "patternProperties": { "^([a-zA-Z0-9._-]+/)?[0-9]+$": offset }, "additionalProperties": false })
         }
         Kind::Character => json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
         Kind::Table(keys) => table(&[keys], catalogue),
@@ -83,6 +86,10 @@ fn text() -> Value {
 
 fn texts() -> Value {
     json!({ "anyOf": [text(), { "type": "array", "items": text(), "minItems": 1 }] })
+}
+
+fn start() -> Value {
+    json!({ "anyOf": [{ "enum": ["earliest", "latest"] }, { "type": "string", "format": "date-time" }] })
 }
 
 fn duration() -> Value {

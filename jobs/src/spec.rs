@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use thalweg_connectors::kafka::OnDataLoss;
-use thalweg_connectors::log::{Delivery, Partitioner};
+use thalweg_connectors::kafka::{Bound, OnDataLoss};
+use thalweg_connectors::log::{Delivery, Partitioner, Start};
 use thalweg_connectors::{Format, Include, OutFormat, dead_letter};
 use thalweg_core::{Error, JobId, JobName, PartitionCount, Result};
 use thalweg_operators::{Aggregation, ChangelogKind, Expression, OnError};
@@ -177,8 +177,6 @@ pub struct SourceSpec {
     pub id: String,
     /// What it reads from.
     pub connector: SourceConnector,
-    /// Where it begins when there is no checkpoint yet.
-    pub start: Start,
     /// Most records per second.
     pub rate: Option<u64>,
 }
@@ -205,6 +203,8 @@ pub enum SourceConnector {
         path: Option<PathBuf>,
         /// The topic.
         topic: String,
+        /// Where it begins when there is no checkpoint yet.
+        start: Start,
         /// How a record is written.
         format: Format,
     },
@@ -224,6 +224,8 @@ pub enum SourceConnector {
 pub struct KafkaSourceSpec {
     /// The topics.
     pub topics: TopicsSpec,
+    /// Where it begins when there is no checkpoint yet.
+    pub start: Bound,
     /// How a record is written.
     pub format: Format,
     /// The consumer group that shows positions; nothing means one that is named after the job.
@@ -256,29 +258,6 @@ pub struct GeneratorSpec {
     pub seed: u64,
     /// Source partitions.
     pub partitions: u16,
-}
-
-/// Where a source begins when there is no checkpoint yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Start {
-    /// With the first record that is kept.
-    #[default]
-    Earliest,
-    /// Behind the last one.
-    Latest,
-    /// With the first record that came at or after this time, microseconds since 1970.
-    Time(i64),
-}
-
-impl Start {
-    /// As sources on a log have it.
-    pub(crate) fn of_log(self) -> thalweg_connectors::log::Start {
-        match self {
-            Start::Earliest => thalweg_connectors::log::Start::Earliest,
-            Start::Latest => thalweg_connectors::log::Start::Latest,
-            Start::Time(time) => thalweg_connectors::log::Start::Time(time),
-        }
-    }
 }
 
 impl SourceSpec {

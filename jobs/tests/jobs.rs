@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use thalweg_connectors::kafka::OnDataLoss;
+use thalweg_connectors::kafka::{Bound, OnDataLoss};
+use thalweg_connectors::log::Start;
 use thalweg_connectors::{CsvOptions, Format, KeyFormat, OutFormat, Part};
+use thalweg_core::PartitionId;
 use thalweg_jobs::{
-    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, Start, TopicsSpec,
+    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, TopicsSpec,
     apply_environment, explain, graph, parse, schema, validate,
 };
 use thalweg_operators::{ConfigKey, ConfigKind, OnError, OperatorInfo};
@@ -190,10 +192,11 @@ fn a_log_begins_where_it_is_told() {
         ("1970-01-01T01:00:00.5+01:00", Start::Time(500_000)),
     ] {
         let checked = check(&job(start), &[]).unwrap_or_else(|problems| panic!("{}", problems.render(false)));
-        assert_eq!(checked.job.sources[0].start, expected, "{start}");
+        let SourceConnector::Log { start: found, .. } = &checked.job.sources[0].connector else { panic!("a log") };
+        assert_eq!(*found, expected, "{start}");
     }
     let problems = check(&job("\"1970-01-02\""), &[]).expect_err("a day is no moment").render(false);
-    assert!(problems.contains("\"earliest\", \"latest\" or a time such as"), "{problems}");
+    assert!(problems.contains("\"earliest\", \"latest\", a time such as"), "{problems}");
 }
 
 #[test]
@@ -216,6 +219,22 @@ fn a_source_of_kafka_reads_its_topics_in_one_way() {
     let pattern = read("topic_pattern = \"^a\"\non_data_loss = \"skip\"\ngroup = \"g\"");
     assert_eq!(pattern.topics, TopicsSpec::Pattern("^a".to_owned()));
     assert_eq!((pattern.on_data_loss, pattern.group.as_deref()), (OnDataLoss::Skip, Some("g")));
+    let at = |given: &[(&str, u16, u64)], other| Bound::Offsets {
+        offsets: given.iter().map(|(topic, part, at)| (((*topic).to_owned(), PartitionId(*part)), *at)).collect(),
+        other,
+    };
+    for (keys, start) in [
+        ("topic = \"a\"", Start::Earliest.into()),
+        ("topic = \"a\"\nstart = \"latest\"", Start::Latest.into()),
+        ("topic = \"a\"\nstart = { offsets = { 0 = 120, 11 = 0 } }", at(&[("a", 0, 120), ("a", 11, 0)], None)),
+        (
+            "topics = [\"b\", \"a\"]\nstart = { offsets = { \"b/0\" = 3, \"a/0\" = 4 }, other = \"earliest\" }",
+            at(&[("a", 0, 4), ("b", 0, 3)], Some(Start::Earliest)),
+        ),
+        ("topic_pattern = \"^a\"\nstart = { offsets = { \"a-1/2\" = 3 } }", at(&[("a-1", 2, 3)], None)),
+    ] {
+        assert_eq!(read(keys).start, start, "{keys}");
+    }
     let include = read("topic = \"a\"\nkey_format = \"json\"\ninclude = { tombstone = \"gone\", key = \"k\" }").include;
     assert_eq!(include.fields, [("k".to_owned(), Part::Key), ("gone".to_owned(), Part::Tombstone)]);
     assert_eq!(include.key_format, KeyFormat::Json);

@@ -2,7 +2,7 @@
 //!
 //! Partitions are assigned one by one, never by a group: the group's name serves for committed positions alone.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CString, c_int, c_void};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -147,6 +147,7 @@ impl Consumer {
             consumer: Arc::clone(self),
             queue,
             topic: topic.to_owned(),
+            topic_c,
             partition,
             fetched: Vec::with_capacity(BATCH),
             at: 0,
@@ -177,6 +178,8 @@ pub(super) struct PartitionQueue {
     consumer: Arc<Consumer>,
     queue: *mut sys::rd_kafka_queue_t,
     topic: String,
+    /// The same for librdkafka.
+    topic_c: CString,
     partition: PartitionId,
     /// Messages that librdkafka has handed over, from `at` on.
     fetched: Vec<*mut sys::rd_kafka_message_t>,
@@ -247,6 +250,27 @@ impl PartitionQueue {
             self.fetched.set_len(usize::try_from(count).unwrap_or(0));
         }
         !self.fetched.is_empty()
+    }
+
+    /// When the next record was written, where it has come already. Nothing is taken away: an error, or the end, is still there.
+    pub(super) fn next_time(&mut self) -> Option<i64> {
+        if self.at == self.fetched.len() && !self.fetch(0) {
+            return None;
+        }
+        // Safety: messages behind `at` are owned and not destroyed.
+        let message = unsafe { &*self.fetched[self.at] };
+        (message.err == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| timestamp(message)).flatten()
+    }
+
+    /// Where the partition ended when the broker last gave something of it, open transactions included.
+    pub(super) fn known_end(&self) -> Option<u64> {
+        let (mut low, mut high) = (0, 0);
+        // Safety: handle and name live, the results are written to places of ours. Nothing is asked of the broker.
+        let code = unsafe {
+            let (rk, partition) = (self.consumer.client.rk, i32::from(self.partition.0));
+            sys::rd_kafka_get_watermark_offsets(rk, self.topic_c.as_ptr(), partition, &mut low, &mut high)
+        };
+        (code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR).then(|| u64::try_from(high).ok()).flatten()
     }
 
     /// Calls `waker`, from a thread of librdkafka, when something comes after everything was taken.

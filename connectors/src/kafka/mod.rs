@@ -22,4 +22,4 @@ mod source;
 
 pub use config::KafkaConfig;
 pub use log::{KafkaLog, Look};
-pub use source::{KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
+pub use source::{Bound, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};

@@ -4,6 +4,7 @@
 //! and records that were aborted, which are no records. A partition's identity is the ids of its cluster and of its topic, so another
 //! topic of the same name is refused.
 
+mod bound;
 mod identity;
 mod reader;
 
@@ -14,12 +15,13 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thalweg_core::{Error, PartitionId, PartitionSpec, Result, SourceKey};
 
+pub use self::bound::Bound;
 use self::identity::Identity;
 use self::reader::KafkaReader;
 use super::KafkaConfig;
 use super::cluster::Cluster;
 use super::consumer::{Consumer, Isolation};
-use crate::log::{Start, check_topic_name};
+use crate::log::check_topic_name;
 use crate::{RawReader, RawSource};
 
 /// How long a broker that has just become the leader of a partition may take to know where it ends.
@@ -54,6 +56,14 @@ impl Topics {
             Error::user("kafka-topics", text)
         })
     }
+
+    /// Whether a topic of this name is one of them.
+    pub fn contains(&self, topic: &str) -> bool {
+        match self {
+            Self::Named(names) => names.iter().any(|name| name == topic),
+            Self::Pattern(pattern) => pattern.is_match(topic),
+        }
+    }
 }
 
 /// What is done where records were lost before they were read.
@@ -73,9 +83,9 @@ pub struct KafkaSourceConfig {
     /// The topics.
     pub topics: Topics,
     /// Where to begin.
-    pub start: Start,
-    /// Whether to end where the topics ended when the job was created.
-    pub bounded: bool,
+    pub start: Bound,
+    /// Where to end; nothing where it is read on and on. As the start, what it means is found when the job is created.
+    pub end: Option<Bound>,
     /// What is done where records were lost before they were read.
     pub on_data_loss: OnDataLoss,
     /// The consumer group to which positions of checkpoints are written, for the usual tools.
@@ -159,16 +169,20 @@ impl KafkaSource {
         (0..described.partitions).map(spec).collect()
     }
 
-    /// Where a partition begins and, in a bounded run, ends.
+    /// Where a partition begins and, where that is asked for, ends.
     fn ends(&self, connected: &Connected, topic: &str, partition: PartitionId) -> Result<(u64, Option<u64>)> {
         // The end is that of committed records: what is behind an open transaction may never be one.
-        let (first, end) = connected.consumer.offsets(topic, partition)?;
-        let start = match self.config.start {
-            Start::Earliest => first,
-            Start::Latest => end,
-            Start::Time(time) => connected.cluster.offset_at(topic, partition, time)?.unwrap_or(end),
+        let (first, last) = connected.consumer.offsets(topic, partition)?;
+        let found = |bound: &Bound| {
+            let at_time = |time| connected.cluster.offset_at(topic, partition, time);
+            bound.resolve((topic, partition), (first, last), at_time)
         };
-        Ok((start, self.config.bounded.then_some(end.max(start))))
+        let start = found(&self.config.start)?;
+        if start < first && self.config.on_data_loss == OnDataLoss::Fail {
+            return Err(dropped(&format!("{topic}/{partition}"), start, first));
+        }
+        let end = self.config.end.as_ref().map(found).transpose()?;
+        Ok((start, end.map(|end| end.max(start))))
     }
 }
 
@@ -184,6 +198,11 @@ impl RawSource for KafkaSource {
         for topic in self.topics(&connected.cluster)? {
             let more = self.partitions(&connected, &topic, source, found.len())?;
             found.extend(more);
+        }
+        for bound in std::iter::once(&self.config.start).chain(&self.config.end) {
+            bound.check_known(|topic, partition| {
+                found.iter().any(|spec: &PartitionSpec| spec.name == format!("{topic}/{partition}"))
+            })?;
         }
         if let (true, Topics::Pattern(pattern)) = (found.is_empty(), &self.config.topics) {
             let text = format!("no topic at {} has a name like {pattern}", self.kafka.bootstrap_servers());

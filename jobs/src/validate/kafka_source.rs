@@ -25,7 +25,9 @@ impl<'d> Checker<'d> {
             _ => OnDataLoss::Fail,
         };
         let group = section.get("group", convert::text);
-        Some(KafkaSourceSpec { topics: topics?, format: format(section)?, group, on_data_loss, include })
+        let topics = topics?;
+        let start = self.bound(what, section, "start", &topics)?;
+        Some(KafkaSourceSpec { topics, start, format: format(section)?, group, on_data_loss, include })
     }
 
     fn topics(&mut self, what: &str, at: &At, section: &Section<'d>) -> Option<TopicsSpec> {

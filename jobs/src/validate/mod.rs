@@ -7,6 +7,7 @@ mod operator;
 mod section;
 mod sink;
 mod source;
+mod start;
 mod wiring;
 
 use std::collections::BTreeSet;

@@ -1,12 +1,13 @@
 //! `[sources.ID]`.
 
+use thalweg_connectors::log::Start;
 use thalweg_connectors::{CsvOptions, Format};
 
 use crate::convert;
 use crate::diagnostic::Diagnostic;
 use crate::document::{Entry, ItemKind, Table};
 use crate::keys::{self, Connector, Key};
-use crate::spec::{GeneratorSpec, SourceConnector, SourceSpec, Start};
+use crate::spec::{GeneratorSpec, SourceConnector, SourceSpec};
 use crate::suggest::did_you_mean_or_all;
 use crate::validate::Checker;
 use crate::validate::section::Section;
@@ -75,13 +76,15 @@ impl<'d> Checker<'d> {
         }
         let section = self.section(&what, &entry.name_at, table, &of);
         self.check_csv(&what, &section);
-        let start = self.start(&what, connector, &section)?;
         let connector = match connector.name {
             "kafka" => SourceConnector::Kafka(self.kafka_source(&what, &entry.name_at, &section)?),
-            _ => source_connector(self, connector, &section)?,
+            _ => {
+                let start = self.start(&what, connector, &section)?;
+                source_connector(self, connector, start, &section)?
+            }
         };
         let rate = section.get("rate", |item| convert::int(item, 1, u64::MAX));
-        Some(SourceSpec { id: entry.name.clone(), connector, start, rate })
+        Some(SourceSpec { id: entry.name.clone(), connector, rate })
     }
 
     fn check_csv(&mut self, what: &str, section: &Section<'d>) {
@@ -95,20 +98,14 @@ impl<'d> Checker<'d> {
             self.report(Diagnostic::error("csv", message).at(&item.at, ""));
         }
     }
-
-    fn start(&mut self, what: &str, connector: &Connector, section: &Section<'d>) -> Option<Start> {
-        let start = section.or_default("start", convert::start)?;
-        let later = start != Start::Earliest && !matches!(connector.name, "log" | "kafka") && connector.ready;
-        if let Some(item) = section.item("start").filter(|_| later) {
-            let message = format!("{what}: a {} is read from its start", connector.name);
-            self.report(Diagnostic::error("start", message).at(&item.at, "").help("remove it, or use \"earliest\""));
-            return None;
-        }
-        Some(start)
-    }
 }
 
-fn source_connector(checker: &Checker<'_>, connector: &Connector, section: &Section<'_>) -> Option<SourceConnector> {
+fn source_connector(
+    checker: &Checker<'_>,
+    connector: &Connector,
+    start: Start,
+    section: &Section<'_>,
+) -> Option<SourceConnector> {
     let int = |name: &str| section.or_default(name, |item| convert::int(item, 0, u64::MAX));
     match connector.name {
         "file" => Some(SourceConnector::File {
@@ -127,6 +124,7 @@ fn source_connector(checker: &Checker<'_>, connector: &Connector, section: &Sect
         "log" => Some(SourceConnector::Log {
             path: section.get("path", convert::text).map(|path| checker.document.source.base.join(path)),
             topic: section.get("topic", convert::text)?,
+            start,
             format: format(section)?,
         }),
         "stdin" => Some(SourceConnector::Stdin {

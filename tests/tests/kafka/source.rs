@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
+use thalweg_connectors::kafka::{Bound, KafkaConfig, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
 use thalweg_connectors::log::Start;
 use thalweg_connectors::{
-    Fields, Format, FormattedSource, RawBatch, RawReader, RawSource, ReadLimit, ReadState, RecordSource, conformance,
+    Fields, Format, FormattedSource, Lag, RawBatch, RawReader, RawSource, ReadLimit, ReadState, RecordSource,
+    conformance,
 };
-use thalweg_core::{PartitionSpec, Value};
+use thalweg_core::{PartitionId, PartitionSpec, Value};
 use thalweg_tests::kafka::{Broker, Client, Record, WrittenRecord};
 use thalweg_tests::until;
 
@@ -22,8 +23,8 @@ fn kafka(broker: &Broker) -> Arc<KafkaConfig> {
 fn reads(topics: &[&str]) -> KafkaSourceConfig {
     KafkaSourceConfig {
         topics: Topics::Named(topics.iter().map(|topic| (*topic).to_owned()).collect()),
-        start: Start::Earliest,
-        bounded: false,
+        start: Start::Earliest.into(),
+        end: None,
         on_data_loss: OnDataLoss::Fail,
         group: Broker::unique("group"),
     }
@@ -95,7 +96,8 @@ fn aborted_records_are_no_records_and_a_bounded_partition_ends_behind_them() {
     tools.create_topic(&to, 1, &[]);
     tools.write(&from, &numbers(0..200), &[]);
     tools.copy_in_transactions((&from, 0), &to, &to, 5, true);
-    let source = KafkaSource::new(kafka(broker), KafkaSourceConfig { bounded: true, ..reads(&[&to]) });
+    let source =
+        KafkaSource::new(kafka(broker), KafkaSourceConfig { end: Some(Start::Latest.into()), ..reads(&[&to]) });
     let partition = only(&source);
     let end = partition.end.expect("it is bounded");
     assert_eq!(i64::try_from(end), Ok(tools.end_offsets(&to)[&0]));
@@ -124,8 +126,8 @@ fn the_source_keeps_the_clauses() {
     let mut records: Vec<_> = (0..12).map(record).collect();
     records.push(Record::new(1, "bad", "no json"));
     client.write(&topic, &records);
-    for bounded in [false, true] {
-        let config = KafkaSourceConfig { bounded, ..reads(&[&topic]) };
+    for end in [None, Some(Start::Latest.into())] {
+        let config = KafkaSourceConfig { end, ..reads(&[&topic]) };
         let make = || -> Box<dyn RecordSource<Value>> {
             let raw = KafkaSource::new(kafka(broker), config.clone());
             Box::new(FormattedSource::values(Box::new(raw), Format::Json, Fields::All))
@@ -145,16 +147,60 @@ fn a_source_begins_where_it_is_told() {
     // Kafka's times are whole milliseconds.
     until("the next millisecond", || now() / 1000 > between / 1000);
     client.write(&topic, &made(10..15));
+    let offset = |offset| Bound::Offsets { offsets: [((topic.clone(), PartitionId(0)), offset)].into(), other: None };
     for (start, wanted) in [
-        (Start::Earliest, 0),
-        (Start::Latest, 15),
-        (Start::Time(0), 0),
-        (Start::Time(between), 10),
-        (Start::Time(i64::MAX / 4), 15),
+        (Start::Earliest.into(), 0),
+        (Start::Latest.into(), 15),
+        (Start::Time(0).into(), 0),
+        (Start::Time(between).into(), 10),
+        (Start::Time(i64::MAX / 4).into(), 15),
+        (offset(7), 7),
+        (offset(15), 15),
     ] {
-        let source = KafkaSource::new(kafka(broker), KafkaSourceConfig { start, ..reads(&[&topic]) });
-        assert_eq!(only(&source).start, wanted, "{start:?}");
+        let (start, end): (Bound, _) = (start, Some(offset(12)));
+        let config = KafkaSourceConfig { start: start.clone(), end, ..reads(&[&topic]) };
+        let partition = only(&KafkaSource::new(kafka(broker), config));
+        assert_eq!((partition.start, partition.end), (wanted, Some(wanted.max(12))), "{start:?}");
     }
+    client.delete_records(&topic, 0, 5);
+    for (start, code) in [(offset(16), "kafka-offset"), (offset(4), "source-lost")] {
+        let source = KafkaSource::new(kafka(broker), KafkaSourceConfig { start, ..reads(&[&topic]) });
+        assert_eq!(source.discover(0).expect_err("it is not there").code(), code);
+    }
+}
+
+#[test]
+fn a_reader_says_how_far_it_is_behind() {
+    let (broker, topic) = (Broker::shared(), Broker::unique("lag"));
+    let client = broker.client();
+    client.create_topic(&topic, 1, &[]);
+    client.write(&topic, &(0..10).map(|number| Record::new(0, "k", "v").at(1_000 + number)).collect::<Vec<_>>());
+    let source = KafkaSource::new(kafka(broker), reads(&[&topic]));
+    let mut reader = source.open(&only(&source), 0).expect("opens");
+    let mut read = |records: usize, wanted: Lag| {
+        let mut batch = RawBatch::default();
+        until("so many records", || {
+            let limit = ReadLimit { records: records - batch.records.len(), ..WIDE };
+            reader.read(limit, &mut batch).expect("reads");
+            batch.records.len() == records
+        });
+        until("its lag", || {
+            // Behind the last record it goes over what is none.
+            if wanted.records == 0 {
+                reader.read(WIDE, &mut batch).expect("reads");
+            }
+            reader.lag() == Some(wanted)
+        });
+    };
+    read(4, Lag { records: 6, oldest: Some(1_004_000) });
+    read(5, Lag { records: 1, oldest: Some(1_009_000) });
+    read(1, Lag { records: 0, oldest: None });
+    // Markers of transactions are no records.
+    let writer = client.producer(Some(&topic), &[]);
+    writer.begin();
+    writer.write(&topic, &made(0..3));
+    writer.commit().expect("nobody else has this id");
+    read(3, Lag { records: 0, oldest: None });
 }
 
 #[test]

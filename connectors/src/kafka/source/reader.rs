@@ -10,7 +10,7 @@ use super::identity::Identity;
 use super::{Connected, OnDataLoss, SETTLE, cut_off, dropped};
 use crate::kafka::consumer::{Next, PartitionQueue, headers, parts, timestamp};
 use crate::raw::{RawHeader, TopicPartition};
-use crate::{RawBatch, RawReader, RawRecord, ReadLimit, ReadState, Waker};
+use crate::{Lag, RawBatch, RawReader, RawRecord, ReadLimit, ReadState, Waker};
 
 /// See the module `source`.
 pub(super) struct KafkaReader {
@@ -200,6 +200,16 @@ impl RawReader for KafkaReader {
     fn fraction(&self) -> Option<f64> {
         let length = self.end?.saturating_sub(self.start);
         Some(if length == 0 { 1.0 } else { (self.position - self.start) as f64 / length as f64 })
+    }
+
+    /// By what the last fetch has said of the end: markers and records of transactions that are open or aborted are counted as well.
+    fn lag(&mut self) -> Option<Lag> {
+        let end = self.queue().known_end()?;
+        let end = self.end.map_or(end, |last| last.min(end));
+        let free = self.gap.or(self.read_up_to).unwrap_or(0);
+        let records = end.saturating_sub(self.position.max(free));
+        let oldest = if records > 0 { self.queue().next_time() } else { None };
+        Some(Lag { records, oldest })
     }
 
     fn wake(&mut self, waker: Waker) -> bool {

@@ -371,6 +371,42 @@ fn a_commit_of_unknown_outcome_is_looked_up() {
     }
 }
 
+/// Epochs that the topic shows already and new ones become ready together, and the commit of the new ones has an unknown outcome: what
+/// was shown before is not written a second time, nor missed.
+#[test]
+fn a_commit_of_unknown_outcome_right_after_a_replay_is_looked_up() {
+    for (outcome, replayed) in [Outcome::Lost, Outcome::Done].into_iter().flat_map(|o| [(o, 1), (o, 2), (o, 3)]) {
+        let dir = folder();
+        let log = Arc::new(open(dir.path(), 1 << 20));
+        let put = |writer: &mut dyn SinkWriter, n| {
+            writer.write(Epoch(n), P0, batch(&[("a", Some("1")), ("b", Some("2"))])).expect("write");
+            writer.end_epoch(Epoch(n)).expect("end");
+        };
+        let mut first = writer(&sink(log.clone(), 1, Partitioner::JobPartition), 1, 0, &[0]).expect("open");
+        (1..=3).for_each(|n| put(&mut *first, n));
+        first.flush().expect("flush");
+        let flaky = Arc::new(Flaky { log: (*log).clone(), next: Arc::default() });
+        let mut second = writer(&sink(flaky.clone(), 1, Partitioner::JobPartition), 2, 0, &[0]).expect("open");
+        for n in 1..=5 {
+            put(&mut *second, n);
+            if n < replayed {
+                second.flush().expect("flush");
+            }
+            if n == 3 {
+                second.replayed().expect("nothing left");
+            }
+        }
+        *flaky.next.lock() = Some(outcome);
+        second.flush().expect("flush");
+        assert!(flaky.next.lock().is_none(), "the outcome was unknown once");
+        let positions = records(&log, P0).into_iter().map(|r| Position::decode(&r.headers[0].1).expect("a position"));
+        let places: Vec<_> = positions.map(|p| (p.epoch.0, p.sequence)).collect();
+        let expected: Vec<_> = (1..=5).flat_map(|n| [(n, 0), (n, 1)]).collect();
+        assert_eq!(places, expected, "{outcome:?}, alone up to epoch {replayed}");
+        assert_eq!(second.sync().expect("sync"), [(P0, 10)]);
+    }
+}
+
 /// What becomes of a transaction whose commit returns an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {

@@ -19,7 +19,10 @@ pub(super) struct LogSinkWriter {
     producer: Arc<SinkProducer>,
     /// The producer that everything in `pending` was appended to.
     incarnation: Incarnation,
-    /// Per partition of the topic: what of this sink is before it is known.
+    /// Per partition of the topic: what of this sink is before it is of epochs that are visible. Where a tail is read again, it
+    /// begins here: what was found shown may be a part of what is pending.
+    tail_from: BTreeMap<PartitionId, u64>,
+    /// Up to where the tail was read.
     ends: BTreeMap<PartitionId, u64>,
     parts: Parts,
     /// Everything of this epoch and earlier ones is visible.
@@ -48,6 +51,7 @@ impl LogSinkWriter {
             job,
             producer,
             incarnation,
+            tail_from: ends.clone(),
             ends,
             parts: Parts::new(),
             visible: checkpoint,
@@ -57,13 +61,23 @@ impl LogSinkWriter {
         }
     }
 
-    /// Reads what the topic shows behind the known ends.
+    /// Reads what the topic shows of epochs that are not known to be visible.
     pub(super) fn scan(&mut self) -> Result<()> {
-        for (partition, end) in &mut self.ends {
-            *end = self.producer.end(self.target.name(), *partition).map_or(*end, |committed| committed.max(*end));
-        }
+        self.parts.clear();
+        self.ends.clone_from(&self.tail_from);
         let log = self.producer.log();
         scan(&*log, &self.target, self.job, self.visible, &mut self.ends, &mut self.parts)
+    }
+
+    /// Where what is visible ends. While a tail is given again, that is before its first record that was not.
+    fn visible_ends(&self) -> BTreeMap<PartitionId, u64> {
+        let end = |(partition, end): (&PartitionId, &u64)| {
+            let committed = self.producer.end(self.target.name(), *partition);
+            let first = self.parts.values().filter_map(|parts| parts[usize::from(partition.0)].shown.front());
+            let first = first.map(|shown| shown.offset).min();
+            (*partition, first.unwrap_or_else(|| committed.map_or(*end, |committed| committed.max(*end))))
+        };
+        self.ends.iter().map(end).collect()
     }
 
     /// Appends what of a batch is not shown already.
@@ -194,19 +208,14 @@ impl SinkWriter for LogSinkWriter {
         self.incarnation = self.producer.incarnation();
         self.transaction = None;
         self.visible = self.complete;
+        self.tail_from = self.visible_ends();
         Ok(())
     }
 
-    /// A commit is durable already. While a tail is given again, the end is before its first record that was not.
+    /// A commit is durable already.
     fn sync(&mut self) -> Result<Vec<(PartitionId, u64)>> {
         self.flush()?;
-        let end = |(partition, end): (&PartitionId, &u64)| {
-            let committed = self.producer.end(self.target.name(), *partition);
-            let first = self.parts.values().filter_map(|parts| parts[usize::from(partition.0)].shown.front());
-            let first = first.map(|shown| shown.offset).min();
-            (*partition, first.unwrap_or_else(|| committed.map_or(*end, |committed| committed.max(*end))))
-        };
-        Ok(self.ends.iter().map(end).collect())
+        Ok(self.tail_from.iter().map(|(partition, end)| (*partition, *end)).collect())
     }
 
     fn replayed(&mut self) -> Result<()> {

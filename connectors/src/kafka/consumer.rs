@@ -197,6 +197,11 @@ impl PartitionQueue {
         format!("topic {:?}, partition {}", self.topic, self.partition)
     }
 
+    /// Where what this consumer is let see ends now.
+    pub(super) fn end(&self) -> Result<u64> {
+        Ok(self.consumer.offsets(&self.topic, self.partition)?.1)
+    }
+
     /// The next message, which [`PartitionQueue::step`] takes away; waits at most so long for one.
     ///
     /// Errors: `kafka-out-of-range` where the offset is not, or no longer, in the partition; others of the connection that librdkafka

@@ -244,11 +244,17 @@ impl LogReader for KafkaReader {
                     return Ok(any);
                 }
                 Next::Nothing if any || self.at_end => return Ok(any),
-                Next::Nothing if began.elapsed() >= self.config.patience => {
-                    let text = format!("{}: nothing has come for {} s", self.queue.name(), began.elapsed().as_secs());
-                    return Err(Error::external("kafka-away", text).retryable());
+                Next::Nothing => {
+                    // Whoever reads from behind the first record of an open transaction is told nothing, not even that it is the end.
+                    if self.queue.end()? < self.position {
+                        return Ok(false);
+                    }
+                    if began.elapsed() >= self.config.patience {
+                        let text =
+                            format!("{}: nothing has come for {} s", self.queue.name(), began.elapsed().as_secs());
+                        return Err(Error::external("kafka-away", text).retryable());
+                    }
                 }
-                Next::Nothing => {}
             }
         }
     }

@@ -27,7 +27,7 @@ pub use position::{POSITION_HEADER, Position};
 pub use sink::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
 pub use source::{LogSource, LogSourceConfig, Start};
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
@@ -143,6 +143,11 @@ pub trait Log: Send + Sync {
 
     /// Drops what is before `offset` (whole segments only); for bindings below C.
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()>;
+
+    /// Waits for something that others do to the log, by the log's clock.
+    fn wait(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// Appends in transactions.
@@ -210,7 +215,7 @@ pub fn read_to_end(
         return Ok(from);
     }
     let mut reader = log.reader(topic, partition, from)?;
-    let (mut records, began) = (Vec::new(), Instant::now());
+    let (mut records, mut waited) = (Vec::new(), Duration::ZERO);
     loop {
         let any = reader.read(READ_BYTES, &mut records)?;
         records.drain(..).try_for_each(&mut take)?;
@@ -218,7 +223,7 @@ pub fn read_to_end(
             return Ok(reader.position());
         }
         if !any {
-            if began.elapsed() > HELD_BACK {
+            if waited > HELD_BACK {
                 let text = format!(
                     "topic {topic:?}, partition {partition}: an open transaction at offset {} holds back what is behind it, up to \
                      {end}; find its producer and end it (kafka-transactions.sh find-hanging)",
@@ -226,7 +231,8 @@ pub fn read_to_end(
                 );
                 return Err(Error::external("log-held-back", text));
             }
-            std::thread::sleep(HELD_BACK_POLL);
+            log.wait(HELD_BACK_POLL);
+            waited += HELD_BACK_POLL;
         }
     }
 }

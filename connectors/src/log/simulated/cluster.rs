@@ -10,11 +10,11 @@ use super::partition::{Partition, Transaction};
 use super::{Fates, Step};
 use crate::log::{LogRecord, NewRecord, Retention, TopicInfo, TopicSpec};
 
-/// How long a transaction may stay open, and how long a reader waits whose partition is held back.
+/// How long a transaction may stay open, and how far the clock goes at least when a client waits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waits {
     pub(super) transaction_ms: u64,
-    pub(super) read_ms: u64,
+    pub(super) client_ms: u64,
 }
 
 #[derive(Debug)]
@@ -62,10 +62,10 @@ pub struct SimulatedCluster {
 }
 
 impl SimulatedCluster {
-    /// Brokers without topics, at time 0. A transaction is aborted after `transaction_ms`; a reader that an open one holds back waits
-    /// `read_ms` before it says that there is nothing.
-    pub fn new(fates: Arc<dyn Fates>, transaction_ms: u64, read_ms: u64) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), fates, waits: Waits { transaction_ms, read_ms } })
+    /// Brokers without topics, at time 0. A transaction is aborted after `transaction_ms`; a client that waits for something does so
+    /// for at least `client_ms`.
+    pub fn new(fates: Arc<dyn Fates>, transaction_ms: u64, client_ms: u64) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::default(), fates, waits: Waits { transaction_ms, client_ms } })
     }
 
     pub(super) fn before(&self, step: Step) {
@@ -120,6 +120,11 @@ impl SimulatedCluster {
     /// What a reader of committed records sees of a partition now.
     pub fn visible(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Vec<LogRecord>> {
         Ok(self.state.lock().partition(topic, partition)?.visible(from).cloned().collect())
+    }
+
+    /// What is committed of a partition, also where a reader does not see it yet because an open transaction holds it back.
+    pub fn committed(&self, topic: &str, partition: PartitionId) -> Result<Vec<LogRecord>> {
+        Ok(self.state.lock().partition(topic, partition)?.committed().cloned().collect())
     }
 
     /// Where a reader of committed records stops.
@@ -224,7 +229,7 @@ impl State {
             return Ok(owner);
         }
         let text = format!("producer {id:?}: epoch {epoch} is over, {} writes", owner.epoch);
-        Err(Error::external("fenced", text))
+        Err(Error::external("producer-fenced", text))
     }
 
     fn finish(&mut self, id: &str, commit: bool) {

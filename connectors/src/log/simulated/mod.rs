@@ -16,6 +16,7 @@ mod reader;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, PartitionId, Result};
@@ -157,6 +158,11 @@ impl Log for SimulatedLog {
 
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {
         self.cluster.drop_records(topic, partition, before)
+    }
+
+    fn wait(&self, time: Duration) {
+        let asked_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        self.cluster.advance(asked_ms.max(self.cluster.waits.client_ms));
     }
 }
 

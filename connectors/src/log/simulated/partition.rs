@@ -60,6 +60,11 @@ impl Partition {
         self.records[begin..].iter().map(|stored| &stored.record).take_while(move |record| record.offset < stable)
     }
 
+    /// The records of no open transaction.
+    pub(super) fn committed(&self) -> impl Iterator<Item = &LogRecord> {
+        self.records.iter().filter(|stored| stored.open.is_none()).map(|stored| &stored.record)
+    }
+
     pub(super) fn drop_before(&mut self, before: u64) {
         self.first = self.first.max(before.min(self.end));
         let first = self.first;

@@ -106,7 +106,7 @@ fn an_open_transaction_holds_readers_back_until_its_time_is_over() {
         Ok(())
     });
     assert_eq!((read, end.unwrap()), (vec![1], 4), "the reader waited; two markers are behind the records");
-    assert_eq!(hanging.commit().unwrap_err().code(), "fenced", "its time is over");
+    assert_eq!(hanging.commit().unwrap_err().code(), "producer-fenced", "its time is over");
 }
 
 #[test]

@@ -12,6 +12,8 @@ mod invariants;
 mod job;
 #[path = "kafka/log.rs"]
 mod log;
+#[path = "kafka/simulated.rs"]
+mod simulated;
 #[path = "kafka/source.rs"]
 mod source;
 #[path = "kafka/surroundings.rs"]

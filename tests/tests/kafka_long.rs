@@ -6,6 +6,8 @@ mod exactness;
 mod faults;
 #[path = "kafka/job.rs"]
 mod job;
+#[path = "kafka/simulated.rs"]
+mod simulated;
 #[path = "kafka/surroundings.rs"]
 mod surroundings;
 
@@ -101,4 +103,14 @@ fn what_the_user_of_the_job_may_not_do() {
 #[test]
 fn a_broker_that_stays_away_and_a_stop_while_it_does() {
     surroundings::a_broker_that_stays_away_and_a_stop_while_it_does();
+}
+
+#[test]
+fn the_simulated_log_does_what_kafka_does_for_long() {
+    simulated::the_simulated_log_does_what_kafka_does_for_long();
+}
+
+#[test]
+fn the_simulated_cleaning_leaves_what_that_of_kafka_leaves() {
+    simulated::the_simulated_cleaning_leaves_what_that_of_kafka_leaves();
 }

@@ -16,7 +16,7 @@ const MAX_ATTEMPTS: u32 = 8;
 const TRIM_AFTER: usize = 256;
 
 /// Appends bindings under an id that is fenced like every other.
-pub(crate) struct BindingsWriter {
+pub struct BindingsWriter {
     log: Arc<dyn Log>,
     topic: String,
     id: String,
@@ -30,9 +30,9 @@ pub(crate) struct BindingsWriter {
 
 /// A binding as it stands in the log.
 #[derive(Clone, Debug)]
-pub(crate) struct Stored {
-    pub(crate) offset: u64,
-    pub(crate) binding: Binding,
+pub struct Stored {
+    pub offset: u64,
+    pub binding: Binding,
 }
 
 fn topic_of(job: JobId) -> String {
@@ -41,7 +41,7 @@ fn topic_of(job: JobId) -> String {
 
 impl BindingsWriter {
     /// Makes the topic where it is missing and fences every earlier writer.
-    pub(crate) fn open(log: Arc<dyn Log>, job: JobId, generation: Generation) -> Result<Self> {
+    pub fn open(log: Arc<dyn Log>, job: JobId, generation: Generation) -> Result<Self> {
         let (topic, id) = (topic_of(job), format!("{job}-bindings"));
         log.ensure(&TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::Keep })?;
         let producer = log.fence(&id, generation)?;
@@ -53,7 +53,7 @@ impl BindingsWriter {
     /// there, and appends unchanged what is not.
     ///
     /// Errors: a newer generation; a log that stays away.
-    pub(crate) fn append(&mut self, mut bindings: &[Binding]) -> Result<()> {
+    pub fn append(&mut self, mut bindings: &[Binding]) -> Result<()> {
         for attempt in 1.. {
             match self.try_append(bindings) {
                 Err(error) if error.blame() == Blame::External && attempt < MAX_ATTEMPTS && self.can_look(&error) => {
@@ -114,12 +114,12 @@ impl BindingsWriter {
     }
 
     /// Remembers where bindings of the past stand.
-    pub(crate) fn remember(&mut self, stored: &[Stored]) {
+    pub fn remember(&mut self, stored: &[Stored]) {
         self.offsets.extend(stored.iter().map(|stored| (stored.binding.epoch, stored.offset)));
     }
 
     /// Drops the bindings up to a committed checkpoint, when they have become many.
-    pub(crate) fn trim(&mut self, checkpoint: Epoch) -> Result<()> {
+    pub fn trim(&mut self, checkpoint: Epoch) -> Result<()> {
         let kept = self.offsets.partition_point(|(epoch, _)| *epoch <= checkpoint);
         if kept < TRIM_AFTER {
             return Ok(());
@@ -131,7 +131,7 @@ impl BindingsWriter {
 }
 
 /// All bindings after `after` that are in the log, of every generation, in log order.
-pub(crate) fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
+pub fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
     let (topic, mut found) = (topic_of(job), Vec::new());
     let (first, _) = log.offsets(&topic, PARTITION)?;
     read_to_end(log, &topic, PARTITION, first, |record| {
@@ -148,7 +148,7 @@ pub(crate) fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored
 /// Which of the stored bindings count: of (C, B], each of the last generation that has it under the caps.
 ///
 /// A binding of generation h counts only up to the cap of every plan of a later generation; what is beyond is void for ever.
-pub(crate) fn valid(stored: Vec<Stored>, caps: &[(Generation, Epoch)], last: Epoch) -> Vec<Stored> {
+pub fn valid(stored: Vec<Stored>, caps: &[(Generation, Epoch)], last: Epoch) -> Vec<Stored> {
     let counts = |binding: &Binding| {
         let capped = caps.iter().any(|(generation, cap)| binding.generation < *generation && binding.epoch > *cap);
         binding.epoch <= last && !capped

@@ -14,7 +14,8 @@
     reason = "the shell around the decisions: it times epochs and starts the threads of a task"
 )]
 
-mod bindings;
+#[doc(hidden)]
+pub mod bindings;
 mod changelogs;
 mod checkpointer;
 mod clock;

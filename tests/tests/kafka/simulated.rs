@@ -184,7 +184,9 @@ impl Bench {
         let seen = |log| {
             let (mut records, end) = self.visible(log, partition, from);
             let all = records.clone();
-            let last = |(offset, key, _): &Seen| all.iter().rev().find(|(_, other, _)| other == key).is_some_and(|(last, ..)| last == offset);
+            let last = |(offset, key, _): &Seen| {
+                all.iter().rev().find(|(_, other, _)| other == key).is_some_and(|(last, ..)| last == offset)
+            };
             records.retain(|record| !self.compacted || last(record));
             (records, end)
         };

@@ -407,6 +407,42 @@ fn a_commit_of_unknown_outcome_right_after_a_replay_is_looked_up() {
     }
 }
 
+/// The commit of one sink has an unknown outcome while another one, of the same producer, is in the middle of its replay: what that one
+/// is given again is compared with what it shows all the same.
+#[test]
+fn a_replay_goes_on_after_the_producer_was_replaced_for_another_sink() {
+    for outcome in [Outcome::Lost, Outcome::Done] {
+        let dir = folder();
+        let log = Arc::new(open(dir.path(), 1 << 20));
+        let flaky = Arc::new(Flaky { log: (*log).clone(), next: Arc::default() });
+        let open = |generation| {
+            let producer = Arc::new(SinkProducer::new(flaky.clone(), "7-sinks-0".to_owned(), Delivery::ExactlyOnce));
+            let open = move |index| {
+                let config =
+                    LogSinkConfig { topic: format!("t{index}"), sink: index, ..config(1, Partitioner::JobPartition) };
+                writer(&LogSink::new(producer.clone(), config).expect("a sink"), generation, 0, &[0]).expect("open")
+            };
+            [0, 1].map(open)
+        };
+        let put = |writer: &mut dyn SinkWriter, n| epoch(writer, n, &[(0, &[("a", Some("1"))])]).expect("write");
+        let [mut first, _] = open(1);
+        (1..=3).for_each(|n| put(&mut *first, n));
+        let [mut first, mut second] = open(2);
+        put(&mut *first, 1);
+        *flaky.next.lock() = Some(outcome);
+        put(&mut *second, 1);
+        for n in 2..=3 {
+            first.write(Epoch(n), P0, batch(&[("a", Some("1"))])).expect("write");
+            first.end_epoch(Epoch(n)).expect("end");
+        }
+        first.replayed().expect("nothing left");
+        first.flush().expect("flush");
+        put(&mut *first, 4);
+        let end = |topic: &str| log.offsets(topic, P0).expect("offsets").1;
+        assert_eq!((end("t0"), end("t1")), (4, 1), "{outcome:?}");
+    }
+}
+
 /// What becomes of a transaction whose commit returns an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {

@@ -219,6 +219,11 @@ impl SinkWriter for LogSinkWriter {
     }
 
     fn replayed(&mut self) -> Result<()> {
+        // What was only kept, because another sink's commit had the producer replaced, is compared first.
+        let incarnation = self.producer.incarnation();
+        if incarnation != self.incarnation {
+            self.resume(incarnation)?;
+        }
         for (partition, parts) in &self.parts {
             if let Some(shown) = parts.iter().find_map(|part| part.shown.front()) {
                 let why = "the topic shows it, but no binding does: the topic is ahead of the job's log";

@@ -1,6 +1,7 @@
 //! A raw source and a format: a source of values.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result, Value};
 
@@ -51,6 +52,15 @@ impl<T: 'static> RecordSource<T> for FormattedSource<T> {
             partitions.push(retries.discover(source, &partitions)?);
         }
         Ok(partitions)
+    }
+
+    fn discover_interval(&self) -> Option<Duration> {
+        self.raw.discover_interval()
+    }
+
+    fn discover_more(&self, source: u16, known: &[PartitionSpec]) -> Result<Vec<PartitionSpec>> {
+        let own: Vec<PartitionSpec> = known.iter().filter(|spec| !is_retry(spec)).cloned().collect();
+        self.raw.discover_more(source, &own)
     }
 
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {

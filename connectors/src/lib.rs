@@ -5,6 +5,7 @@
     reason = "connectors act at the edge: they wait for locks of files and seed their tests"
 )]
 
+mod backfill;
 mod blackhole;
 pub mod conformance;
 pub mod dead_letter;
@@ -22,6 +23,7 @@ mod source;
 mod stdin;
 mod stdout;
 
+pub use backfill::Backfilled;
 pub use blackhole::BlackholeSink;
 pub use file::{FileSink, FileSource, FollowSource};
 pub use format::{

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thalweg_core::{PartitionId, PartitionSpec, Result};
 
@@ -60,6 +61,17 @@ pub trait RawReader: Send {
 pub trait RawSource: Send + Sync {
     /// Every partition, in an order that does not matter, with its resolved start; `source` is the index to put into the specs.
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>>;
+
+    /// As [`RecordSource::discover_interval`](crate::RecordSource::discover_interval).
+    fn discover_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// As [`RecordSource::discover_more`](crate::RecordSource::discover_more).
+    fn discover_more(&self, source: u16, known: &[PartitionSpec]) -> Result<Vec<PartitionSpec>> {
+        let _ = (source, known);
+        Ok(Vec::new())
+    }
 
     /// Opens a partition at a position that is its start or the position after one of its records.
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>>;

@@ -81,6 +81,11 @@ pub trait SinkWriter: Send {
     /// Writes all records of one epoch and one partition.
     fn write(&mut self, epoch: Epoch, partition: PartitionId, batch: EncodedBatch) -> Result<()>;
 
+    /// One more partition is written from now on, which had nothing at C: the job has grown by a source partition.
+    fn add_partition(&mut self, _partition: PartitionId) -> Result<()> {
+        Ok(())
+    }
+
     /// The epoch is complete in all partitions of this writer.
     fn end_epoch(&mut self, epoch: Epoch) -> Result<()>;
 

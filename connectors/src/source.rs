@@ -13,10 +13,13 @@
 //!    `ReadLimit::bytes` (one record may be larger, up to the source's own limit).
 //! 5. **Loud failure.** A partition that is not the one named any more, that lost data, or whose bytes are damaged is an error
 //!    that names the partition and the position. Never fewer records.
+//! 6. **Growth.** What comes later is found by [`RecordSource::discover_more`] alone, with its first record as its start: it is
+//!    asked while the job runs, and its answer is durable before anything is read, as in 1.
 //!
 //! `conformance` checks each clause for any implementation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result};
 
@@ -90,6 +93,23 @@ pub struct Retried {
 pub trait RecordSource<T>: Send + Sync {
     /// Every partition, in an order that does not matter, with its resolved start; `source` is the index to put into the specs.
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>>;
+
+    /// How often it is looked for partitions that have come since; nothing where none can come, or nobody is to look.
+    fn discover_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Partitions that are not in `known`, each from its first record on. Their numbers count for nothing: the job gives them.
+    fn discover_more(&self, source: u16, known: &[PartitionSpec]) -> Result<Vec<PartitionSpec>> {
+        let _ = (source, known);
+        Ok(Vec::new())
+    }
+
+    /// Whether a partition is read only when all others of the source have ended that do not follow, and not that of retried records.
+    fn follows(&self, partition: &PartitionSpec) -> bool {
+        let _ = partition;
+        false
+    }
 
     /// Opens a partition at a position that is its start or the position after one of its records.
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>>;

@@ -200,7 +200,7 @@ pub(crate) fn check(kind: Kind, item: &Item) -> Fit<()> {
         },
         Kind::Offsets => offsets(item).map(drop),
         Kind::Character => character(item).map(drop),
-        Kind::Table(_) | Kind::Ids(_) => match item.kind {
+        Kind::Table(_) | Kind::Backfill | Kind::Ids(_) => match item.kind {
             ItemKind::Table(_) => Ok(()),
             _ => takes("a table"),
         },

@@ -12,8 +12,8 @@ use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
 use crate::spec::{
-    ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
-    TopicsSpec,
+    BackfillSpec, ConfigValue, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec,
+    SourceConnector, SourceSpec, TopicsSpec,
 };
 
 /// An explained job.
@@ -135,11 +135,12 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
             (format!("a record per record of the topic {topic:?}"), "as the topic".to_owned())
         }
         SourceConnector::Kafka(kafka) => {
-            let topics = match &kafka.topics {
-                TopicsSpec::Named(names) => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
-                TopicsSpec::Pattern(pattern) => format!("whose names {pattern} finds"),
-            };
+            let topics = named(&kafka.topics);
+            needs.extend(kafka.backfill.as_ref().map(|backfill| first(job, backfill)));
             needs.push(format!("reads the topics of Kafka {topics}, {}", begins(&kafka.start)));
+            if let Some(interval) = kafka.discover_interval {
+                needs.push(format!("looks for new partitions and topics every {}", format_duration(interval)));
+            }
             let group = kafka.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name));
             needs.push(format!("writes its positions to the consumer group {group:?}, for tools that show lag"));
             (format!("a record per committed record of the topics {topics}"), "as the topics".to_owned())
@@ -164,6 +165,36 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     }
     if let Some(rate) = source.rate {
         node.costs.push(format!("at most {rate} records/s"));
+    }
+}
+
+fn named(topics: &TopicsSpec) -> String {
+    match topics {
+        TopicsSpec::Named(names) => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", "),
+        TopicsSpec::Pattern(pattern) => format!("whose names {pattern} finds"),
+    }
+}
+
+/// What a backfill reads.
+fn first(job: &JobSpec, backfill: &BackfillSpec) -> String {
+    match &backfill.history {
+        HistorySpec::File { paths, .. } => {
+            let paths = paths.iter().map(|path| job.base.join(path).display().to_string());
+            format!(
+                "reads {} first, to the end that they have when the job is created",
+                paths.collect::<Vec<_>>().join(", ")
+            )
+        }
+        HistorySpec::Kafka { topics, start, end } => {
+            let end = match end {
+                Bound::At(Start::Latest) => "up to the end that they have when the job is created".to_owned(),
+                Bound::At(Start::Earliest) => "up to their first record".to_owned(),
+                Bound::At(Start::Time(_)) | Bound::Offsets { .. } => {
+                    format!("up to where one would begin {}", begins(end))
+                }
+            };
+            format!("reads the topics of Kafka {} first, {}, {end}", named(topics), begins(start))
+        }
     }
 }
 

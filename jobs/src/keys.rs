@@ -60,6 +60,8 @@ pub(crate) enum Kind {
     /// One ASCII character.
     Character,
     Table(&'static [Key]),
+    /// What a source of Kafka reads first.
+    Backfill,
     /// Names with texts or secrets.
     Properties,
     /// Tables by id: sources, operators, stores, sinks. Their keys depend on what they use.
@@ -231,10 +233,15 @@ const LONGEST: Key = key("max_record_bytes", Kind::Bytes, "Longest record").defa
 const TOPIC: Key = key("topic", Kind::Text, "The topic").required();
 const LOG_PATH: Key = key("path", Kind::Text, "The folder of the log; absent: the job's own, in its data");
 
+const ONE_TOPIC: Key = key("topic", Kind::Text, "The topic; or `topics` or `topic_pattern`");
+const TOPICS: Key = key("topics", Kind::Texts, "Several topics");
+const TOPIC_PATTERN: Key =
+    key("topic_pattern", Kind::Text, "All topics whose name this regular expression finds, such as \"^orders-\"");
+
 const KAFKA_SOURCE: &[Key] = &[
-    key("topic", Kind::Text, "The topic; or `topics` or `topic_pattern`"),
-    key("topics", Kind::Texts, "Several topics"),
-    key("topic_pattern", Kind::Text, "All topics whose name this regular expression finds, such as \"^orders-\""),
+    ONE_TOPIC,
+    TOPICS,
+    TOPIC_PATTERN,
     key("group", Kind::Text, "The consumer group that shows positions and lag; absent: thalweg- and the job's name"),
     key(
         "on_data_loss",
@@ -242,6 +249,13 @@ const KAFKA_SOURCE: &[Key] = &[
         "Where records were dropped before they were read",
     )
     .default("\"fail\""),
+    key("backfill", Kind::Backfill, "What is read before the topics, to its end"),
+    key(
+        "discover_interval",
+        Kind::DurationOrNone,
+        "How often to look for partitions and topics that have come; \"none\": never",
+    )
+    .default("\"30s\""),
     key("include", Kind::Table(INCLUDE), "Names of fields for what stands beside the value of a record"),
     key(
         "key_format",
@@ -267,13 +281,35 @@ pub(crate) const INCLUDE: &[Key] = &[
     key("tombstone", Kind::Text, "Field that says whether the value is missing; without it such records are left out"),
 ];
 
+const PATHS: Key =
+    key("path", Kind::Texts, "Files or patterns such as \"in/*.csv.gz\", relative to this file").required();
+
+/// Of what a source of Kafka reads first.
+pub(crate) const BACKFILL: &[Key] = &[key("connector", Kind::Text, "What it reads from").required()];
+
+pub(crate) const BACKFILL_CONNECTORS: &[Connector] = &[
+    Connector { name: "file", doc: "Files", ready: true, keys: &[PATHS, LONGEST] },
+    Connector {
+        name: "kafka",
+        doc: "Topics of Kafka",
+        ready: true,
+        keys: &[
+            ONE_TOPIC,
+            TOPICS,
+            TOPIC_PATTERN,
+            key("start", Kind::Bound, "Where it begins").default("\"earliest\""),
+            key("end", Kind::Bound, "Where it ends, when the job is created").default("\"latest\""),
+        ],
+    },
+];
+
 pub(crate) const SOURCE_CONNECTORS: &[Connector] = &[
     Connector {
         name: "file",
         doc: "Files",
         ready: true,
         keys: &[
-            key("path", Kind::Texts, "Files or patterns such as \"in/*.csv.gz\", relative to this file").required(),
+            PATHS,
             key("follow", Kind::Bool, "Whether to go on reading what is appended, through rotations").default("false"),
             LONGEST,
         ],

@@ -27,8 +27,9 @@ pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
 pub use plan::{PlanContext, plan, stores, with_dead_letters};
 pub use schema::schema;
 pub use spec::{
-    BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, JobSpec, KafkaSourceSpec, KafkaSpec,
-    OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, StoreSpec, TopicsSpec,
+    BackfillSpec, BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, HistorySpec, JobSpec,
+    KafkaSourceSpec, KafkaSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, StoreSpec,
+    TopicsSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

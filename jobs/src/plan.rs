@@ -23,7 +23,8 @@ use crate::demand::Demand;
 use crate::kafka::KafkaEncoder;
 use crate::kafka_source::kafka_source;
 use crate::spec::{
-    ConfigValue, DeadLettersSpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec,
+    ConfigValue, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector,
+    SourceSpec,
 };
 
 /// What a plan needs of the place where it is to run.
@@ -148,6 +149,14 @@ fn computed(connector: &SourceConnector) -> SourceConnector {
         SourceConnector::File { max_record_bytes, .. } => *max_record_bytes = 0,
         SourceConnector::Kafka(kafka) => {
             (kafka.group, kafka.on_data_loss, kafka.start) = (None, OnDataLoss::Fail, Start::Earliest.into());
+            kafka.discover_interval = None;
+            match kafka.backfill.as_mut().map(|backfill| &mut backfill.history) {
+                Some(HistorySpec::File { max_record_bytes, .. }) => *max_record_bytes = 0,
+                Some(HistorySpec::Kafka { start, end, .. }) => {
+                    (*start, *end) = (Start::Earliest.into(), Start::Latest.into());
+                }
+                None => {}
+            }
         }
         SourceConnector::Log { start, .. } => *start = Start::Earliest,
         SourceConnector::Generator(_) | SourceConnector::Stdin { .. } => {}

@@ -62,6 +62,7 @@ fn kind(kind: Kind, catalogue: &Catalogue) -> Value {
         }
         Kind::Character => json!({ "type": "string", "minLength": 1, "maxLength": 1 }),
         Kind::Table(keys) => table(&[keys], catalogue),
+        Kind::Backfill => connected(keys::BACKFILL, keys::BACKFILL_CONNECTORS, catalogue),
         Kind::Properties => {
             let secret = |name: &str| json!({ "type": "object", "properties": { name: text() }, "required": [name], "additionalProperties": false });
             let plain = json!({ "type": ["string", "number", "boolean"] });
@@ -108,7 +109,7 @@ fn connected(common: &'static [Key], connectors: &'static [Connector], catalogue
             let mut of = vec![common, connector.keys];
             if keys::has_format(connector.name) {
                 of.push(keys::FORMAT);
-                if std::ptr::eq(common, keys::SOURCE) {
+                if !std::ptr::eq(common, keys::SINK) {
                     of.push(keys::CSV);
                 }
             }

@@ -209,7 +209,7 @@ pub enum SourceConnector {
         format: Format,
     },
     /// Topics of Kafka.
-    Kafka(KafkaSourceSpec),
+    Kafka(Box<KafkaSourceSpec>),
     /// Standard input, a record a line, by way of the job's own log.
     Stdin {
         /// How a record is written.
@@ -226,14 +226,48 @@ pub struct KafkaSourceSpec {
     pub topics: TopicsSpec,
     /// Where it begins when there is no checkpoint yet.
     pub start: Bound,
+    /// What is read before the topics.
+    pub backfill: Option<BackfillSpec>,
     /// How a record is written.
     pub format: Format,
     /// The consumer group that shows positions; nothing means one that is named after the job.
     pub group: Option<String>,
     /// What is done where records were dropped before they were read.
     pub on_data_loss: OnDataLoss,
+    /// How often it is looked for partitions and topics that have come; nothing means never.
+    pub discover_interval: Option<Duration>,
     /// What stands beside the value of a record.
     pub include: Include,
+}
+
+/// What a source reads before its topics, to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackfillSpec {
+    /// Where it is.
+    pub history: HistorySpec,
+    /// How a record is written there.
+    pub format: Format,
+}
+
+/// Where a backfill reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HistorySpec {
+    /// Files.
+    File {
+        /// Paths or patterns, as they are written; relative to [`JobSpec::base`].
+        paths: Vec<String>,
+        /// Longest record, in bytes.
+        max_record_bytes: u64,
+    },
+    /// Topics of Kafka, from one offset to another of each partition.
+    Kafka {
+        /// The topics.
+        topics: TopicsSpec,
+        /// Where it begins.
+        start: Bound,
+        /// Where it ends.
+        end: Bound,
+    },
 }
 
 /// Which topics are read.

@@ -11,8 +11,8 @@ use thalweg_connectors::log::Start;
 use thalweg_connectors::{CsvOptions, Format, KeyFormat, OutFormat, Part};
 use thalweg_core::PartitionId;
 use thalweg_jobs::{
-    Catalogue, Checked, ConfigValue, Demand, Diagnostics, Severity, SinkConnector, SourceConnector, TopicsSpec,
-    apply_environment, explain, graph, parse, schema, validate,
+    Catalogue, Checked, ConfigValue, Demand, Diagnostics, HistorySpec, Severity, SinkConnector, SourceConnector,
+    TopicsSpec, apply_environment, explain, graph, parse, schema, validate,
 };
 use thalweg_operators::{ConfigKey, ConfigKind, OnError, OperatorInfo};
 
@@ -235,6 +235,17 @@ fn a_source_of_kafka_reads_its_topics_in_one_way() {
     ] {
         assert_eq!(read(keys).start, start, "{keys}");
     }
+    assert_eq!(read("topic = \"a\"").discover_interval, Some(Duration::from_secs(30)));
+    assert_eq!(read("topic = \"a\"\ndiscover_interval = \"none\"").discover_interval, None);
+    let first = |keys: &str| read(&format!("topic = \"a\"\nbackfill = {{ {keys} }}")).backfill.expect("it has one");
+    let files = first("connector = \"file\", path = \"in/*\", format = \"lines\"");
+    assert_eq!(files.format, Format::Lines);
+    assert!(matches!(files.history, HistorySpec::File { paths, .. } if paths == ["in/*"]));
+    let (topics, end) = (names(&["b"]), at(&[("b", 0, 7)], None));
+    assert_eq!(
+        first("connector = \"kafka\", topic = \"b\", end = { offsets = { 0 = 7 } }").history,
+        HistorySpec::Kafka { topics, start: Start::Earliest.into(), end }
+    );
     let include = read("topic = \"a\"\nkey_format = \"json\"\ninclude = { tombstone = \"gone\", key = \"k\" }").include;
     assert_eq!(include.fields, [("k".to_owned(), Part::Key), ("gone".to_owned(), Part::Tombstone)]);
     assert_eq!(include.key_format, KeyFormat::Json);
@@ -246,6 +257,21 @@ fn a_source_of_kafka_reads_its_topics_in_one_way() {
         ("topic = \"a\"\ninclude = { key = \"x\", offset = \"x\" }", "has the field \"x\" twice"),
         ("topic = \"a\"\ninclude = { keys = \"x\" }", "did you mean \"key\""),
         ("topic = \"a\"\non_data_loss = \"ignore\"", "one of \"fail\", \"skip\""),
+        ("topic = \"a\"\ndiscover_interval = \"0s\"", "discover_interval takes a duration"),
+        ("topic = \"a\"\nbackfill = { path = \"in\" }", "backfill: \"connector\" is missing"),
+        ("topic = \"a\"\nbackfill = { connector = \"log\" }", "unknown connector \"log\""),
+        (
+            "topic = \"a\"\nbackfill = { connector = \"file\", path = \"in\", rate = 5 }",
+            "backfill: unknown key \"rate\"",
+        ),
+        (
+            "topic = \"a\"\nbackfill = { connector = \"kafka\" }",
+            "backfill takes one of topic, topics and topic_pattern",
+        ),
+        (
+            "topic = \"a\"\nbackfill = { connector = \"kafka\", topic = \"b\", end = { offsets = { \"a/0\" = 1 } } }",
+            "backfill does not read the topic \"a\"",
+        ),
     ] {
         let problems = check(&job(keys), &[]).expect_err(keys).render(false);
         assert!(problems.contains(problem), "{problem} is missing in: {problems}");

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 
 use parking_lot::{Mutex, RwLock};
 use thalweg_connectors::Lag;
-use thalweg_core::{Binding, Epoch, Share, SourceKey};
+use thalweg_core::{Binding, Epoch, PartitionSpec, Share, SourceKey};
 use timely::scheduling::SyncActivator;
 
 use crate::activity::Activity;
@@ -68,6 +68,11 @@ pub struct Recorded {
 impl Recorded {
     /// Bindings of consecutive epochs, beginning with `first`.
     pub fn new(first: Epoch, bindings: Vec<Binding>) -> Self {
+        for pair in bindings.windows(2) {
+            let names = |of: SourceKey| pair[1].shares.binary_search_by_key(&of, |share| share.of).is_ok();
+            let kept = pair[0].shares.iter().all(|share| names(share.of));
+            assert!(kept, "the binding of epoch {} names every source partition of the one before", pair[1].epoch);
+        }
         for (index, binding) in bindings.iter().enumerate() {
             assert_eq!(binding.epoch.0, first.0 + index as u64, "recorded bindings have a gap");
             assert!(binding.shares.is_sorted_by_key(|share| share.of), "shares of a binding are sorted");
@@ -85,6 +90,12 @@ impl Recorded {
         let binding = self.binding(epoch)?;
         let index = binding.shares.binary_search_by_key(&of, |share| share.of).ok()?;
         Some(binding.shares[index])
+    }
+
+    /// The first epoch that a partition gives a share of: the first whose recorded binding names it, or the one behind them all.
+    pub fn first_of(&self, of: SourceKey) -> Epoch {
+        let names = |binding: &&Binding| binding.shares.binary_search_by_key(&of, |share| share.of).is_ok();
+        self.bindings.iter().find(names).map_or(self.last().next(), |binding| binding.epoch)
     }
 
     /// The last recorded epoch, or the one before the first where nothing is recorded.
@@ -111,6 +122,11 @@ pub struct EpochGate {
     timers: Vec<AtomicI64>,
     next_timer_slot: AtomicUsize,
     checkpoint: AtomicU64,
+    /// Source partitions that have come while the task runs, each with its first epoch.
+    added: Mutex<Vec<(Epoch, PartitionSpec)>>,
+    added_count: AtomicUsize,
+    /// Source partitions that have ended, each with the last epoch that holds a record of it, or one behind that.
+    ended: Mutex<BTreeMap<SourceKey, Epoch>>,
     fractions: Mutex<BTreeMap<SourceKey, f64>>,
     lags: Mutex<BTreeMap<SourceKey, Lag>>,
     activities: Mutex<Vec<Arc<Activity>>>,
@@ -152,6 +168,9 @@ impl EpochGate {
             timers: (0..TIMER_SLOTS).map(|_| AtomicI64::new(NO_TIMER)).collect(),
             next_timer_slot: AtomicUsize::new(0),
             checkpoint: AtomicU64::new(u64::MAX),
+            added: Mutex::default(),
+            added_count: AtomicUsize::new(0),
+            ended: Mutex::default(),
             fractions: Mutex::default(),
             lags: Mutex::default(),
             activities: Mutex::default(),
@@ -185,6 +204,26 @@ impl EpochGate {
     pub fn cut_before(&self, opened: Epoch) {
         self.cut.fetch_max(opened.0, Ordering::AcqRel);
         self.wake();
+    }
+
+    /// Takes source partitions in, from the open epoch on, which is returned: its binding waits for their shares. So no source can
+    /// have given up its capability for it. Only the driver calls it; wakes the sources.
+    pub fn add(&self, partitions: &[PartitionSpec]) -> Epoch {
+        let first = self.cut();
+        let mut added = self.added.lock();
+        added.extend(partitions.iter().map(|spec| (first, spec.clone())));
+        self.added_count.store(added.len(), Ordering::Release);
+        drop(added);
+        self.wake();
+        first
+    }
+
+    /// What was taken in behind the first `seen`, with the first epoch of each.
+    pub(crate) fn added_since(&self, seen: usize) -> Vec<(Epoch, PartitionSpec)> {
+        if self.added_count.load(Ordering::Acquire) == seen {
+            return Vec::new();
+        }
+        self.added.lock()[seen..].to_vec()
     }
 
     /// The last epoch whose binding, and those of all before it, are durable.
@@ -300,6 +339,18 @@ impl EpochGate {
     /// So nothing is processed beyond it yet, and whoever is about to do that sees the choice first.
     pub fn set_checkpoint(&self, epoch: Epoch) {
         self.checkpoint.store(epoch.0, Ordering::Release);
+    }
+
+    /// A source partition has ended: all of its records are in `last` and earlier epochs. Wakes the sources, of which some may follow.
+    pub(crate) fn ended(&self, of: SourceKey, last: Epoch) {
+        self.ended.lock().insert(of, last);
+        self.wake();
+    }
+
+    /// The last epoch with a record of these partitions of a source, once all of them have ended.
+    pub(crate) fn all_ended(&self, partitions: &[SourceKey]) -> Option<Epoch> {
+        let ended = self.ended.lock();
+        partitions.iter().try_fold(Epoch::ZERO, |last, of| ended.get(of).map(|epoch| last.max(*epoch)))
     }
 
     /// A place for one operator's earliest timer.

@@ -2,6 +2,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thalweg_connectors::{EncodedBatch, EncodedRecord, RecordSource, Sink};
 use thalweg_core::{Data, Epoch, Error, PartitionId, PartitionSpec, Result};
@@ -41,6 +42,18 @@ impl<T: Data> SourceNode for SourceOf<T> {
 
     fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>> {
         self.source.discover(index)
+    }
+
+    fn discover_interval(&self) -> Option<Duration> {
+        self.source.discover_interval()
+    }
+
+    fn discover_more(&self, index: u16, known: &[PartitionSpec]) -> Result<Vec<PartitionSpec>> {
+        self.source.discover_more(index, known)
+    }
+
+    fn is_of_topic(&self, partition: &PartitionSpec) -> bool {
+        self.source.topic_of(partition).is_some()
     }
 
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {

@@ -1,6 +1,8 @@
 //! The plan: a typed graph with stable ids, that the TOML and the Rust builder both produce and that every worker lowers in
 //! the same order.
 
+mod sources;
+
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -8,9 +10,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use thalweg_connectors::{Sink, dead_letter};
-use thalweg_core::{
-    Error, JobName, OriginId, PartitionCount, PartitionId, PartitionSpec, Provenance, Result, SourceState,
-};
+use thalweg_core::{Error, JobName, OriginId, PartitionCount, PartitionId, PartitionSpec, Provenance, Result};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::probe::Handle;
 use xxhash_rust::xxh3::xxh3_64;
@@ -167,6 +167,12 @@ pub trait SourceNode: Send + Sync {
     fn on_error(&self) -> OnError;
     /// Every partition, with its resolved start.
     fn discover(&self, index: u16) -> Result<Vec<PartitionSpec>>;
+    /// How often it is looked for partitions that have come.
+    fn discover_interval(&self) -> Option<Duration>;
+    /// Partitions that are not in `known`.
+    fn discover_more(&self, index: u16, known: &[PartitionSpec]) -> Result<Vec<PartitionSpec>>;
+    /// Whether a partition is one of a topic.
+    fn is_of_topic(&self, partition: &PartitionSpec) -> bool;
     /// A committed checkpoint holds everything of a partition before a position.
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()>;
     /// Builds the operator.
@@ -347,33 +353,6 @@ impl Plan {
     /// The nodes, inputs first.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Node> {
         self.nodes.iter().map(|placed| &placed.node)
-    }
-
-    /// Finds the partitions of every source.
-    pub fn discover(&self) -> Result<Vec<PartitionSpec>> {
-        let mut found = Vec::new();
-        for placed in &self.nodes {
-            if let NodeLogic::Source(source) = &placed.node.logic {
-                let specs = source.discover(placed.index);
-                found.extend(specs.map_err(|error| error.context(format!("source {:?}", placed.node.id)))?);
-            }
-        }
-        found.sort_by_key(|spec| spec.of);
-        Ok(found)
-    }
-
-    /// Tells every source what a committed checkpoint holds of it.
-    ///
-    /// Errors are those of the source, with its name.
-    pub fn committed(&self, states: &[SourceState]) -> Result<()> {
-        for placed in &self.nodes {
-            let NodeLogic::Source(source) = &placed.node.logic else { continue };
-            for state in states.iter().filter(|state| state.of.source == placed.index) {
-                let told = source.committed(state.of.partition, state.next);
-                told.map_err(|error| error.context(format!("source {:?}", placed.node.id)))?;
-            }
-        }
-        Ok(())
     }
 
     /// The sinks with their indices, in that order.

@@ -1,14 +1,17 @@
 //! The operator that reads the partitions of a source which its worker hosts, and cuts them into shares of epochs.
 
+mod partition;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use thalweg_connectors::dead_letter::{DeadLetter, Place, is_retry};
-use thalweg_connectors::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Waker};
+use thalweg_connectors::{BadRecord, ReadLimit, ReadState, RecordSource, Waker};
 use thalweg_core::{
-    ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share,
+    ContentHash, Data, Epoch, Error, OriginId, PartitionSpec, Provenance, Record, Result, Series, Share, SourceKey,
+    failpoint,
 };
 use timely::dataflow::Scope;
 use timely::dataflow::operators::generic::builder_rc::OperatorBuilder;
@@ -19,6 +22,7 @@ use crate::context::WorkerContext;
 use crate::epoch_gate::{Cutting, EpochGate, SourceEvent};
 use crate::plan::OnError;
 use crate::stream::Time;
+use partition::{Losses, Pace, Partition, Turn};
 
 /// Records read from one partition before the others, and the operators behind, have their turn.
 const BATCH_RECORDS: usize = 2048;
@@ -42,77 +46,6 @@ pub(crate) struct SourceOperator<T> {
     pub(crate) on_error: OnError,
 }
 
-/// One partition that is read on this worker.
-struct Partition<T> {
-    spec: PartitionSpec,
-    reader: Box<dyn RecordReader<T>>,
-    /// The epoch that its share is open for.
-    epoch: Epoch,
-    /// Records of the share, good and bad.
-    count: u64,
-    /// Raw bytes of the share, as far as positions tell them.
-    started_at: u64,
-    /// The number of the next good record.
-    sequence: u64,
-    /// The number of the next bad record that is set aside.
-    set_aside: u64,
-    ended: bool,
-    /// The driver knows that nothing more comes.
-    told_end: bool,
-    /// The driver knows that it was looked at.
-    told_seen: bool,
-    /// What the last turn came to.
-    turn: Turn,
-    /// What is known of how far it is behind.
-    lag: Option<Lag>,
-    /// Its reader wakes the operator.
-    wakes: bool,
-    pace: Option<Pace>,
-}
-
-/// Keeps a partition to its part of the source's rate.
-struct Pace {
-    per_second: f64,
-    since: Instant,
-    read: u64,
-}
-
-impl Pace {
-    /// How many records may be read now.
-    fn allowance(&self) -> usize {
-        let due = self.since.elapsed().as_secs_f64() * self.per_second;
-        (due - self.read as f64).clamp(0.0, BATCH_RECORDS as f64) as usize
-    }
-}
-
-/// How often input was gone, as it is shown.
-struct Losses {
-    series: Series,
-    seen: u64,
-}
-
-impl Losses {
-    fn note(&mut self, total: u64) {
-        if total > self.seen {
-            self.series.add(total - self.seen);
-            self.seen = total;
-        }
-    }
-}
-
-/// What a turn of one partition came to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Turn {
-    /// Nothing to do before somebody wakes the operator.
-    Waiting,
-    /// Nothing there for now.
-    Idle,
-    /// The bound on open epochs holds it back.
-    HeldBack,
-    /// Something was read.
-    Read,
-}
-
 impl<T: Data> SourceOperator<T> {
     /// Builds the operator on this worker.
     pub(crate) fn build<'s>(self, scope: Scope<'s, Time>, context: &Rc<WorkerContext>) -> Result<Outputs<'s, T>> {
@@ -126,7 +59,11 @@ impl<T: Data> SourceOperator<T> {
         let losses = context.metrics.counter("source_losses", "Times that input was gone before it was read", &labels);
         let mut losses = Losses { series: losses, seen: 0 };
         // Before the operator is begun: timely allows none to be given up half-built.
-        let partitions = self.open(context)?;
+        let partitions = self.open_all(context)?;
+        let own = context.sources.iter().filter(|spec| spec.of.source == self.index && !is_retry(spec));
+        let (following, leading): (Vec<_>, Vec<_>) = own.partition(|spec| self.source.follows(spec));
+        let sharing = [leading.len(), following.len()];
+        let leading = if following.is_empty() { Vec::new() } else { leading.into_iter().map(|spec| spec.of).collect() };
         let mut builder = OperatorBuilder::new(format!("source {}", self.id), scope);
         let address = builder.operator_info().address;
         let (output, records) = builder.new_output();
@@ -134,8 +71,24 @@ impl<T: Data> SourceOperator<T> {
         let (aside, dead_letters) = Aside::new(&mut builder, self.on_error == OnError::DeadLetter);
         let activity = context.gate.activity(&self.id);
         let gate = context.gate.clone();
-        let mut reading = Reading { partitions, gate, source: self, records_in, dropped, lost, aside, lag_told: None };
-        reading.be_woken(scope.worker().sync_activator_for(address.to_vec()));
+        let mut reading = Reading {
+            partitions,
+            sharing,
+            leading,
+            led_until: None,
+            added: 0,
+            context: context.clone(),
+            gate,
+            waker: waker(scope.worker().sync_activator_for(address.to_vec())),
+            source: self,
+            records_in,
+            dropped,
+            lost,
+            aside,
+            lag_told: None,
+        };
+        reading.be_woken();
+        reading.share_rate();
         let failure = context.failure.clone();
         let activator = scope.worker().activator_for(address.clone());
         builder.build(move |capabilities| {
@@ -148,6 +101,9 @@ impl<T: Data> SourceOperator<T> {
                     return;
                 }
                 let _busy = activity.begin();
+                if let Err(error) = reading.take_in() {
+                    return failure.fail(error);
+                }
                 let mut output = output.activate();
                 let mut best = Turn::Waiting;
                 for index in 0..reading.partitions.len() {
@@ -183,45 +139,46 @@ impl<T: Data> SourceOperator<T> {
         Ok(Outputs { records, dead_letters })
     }
 
-    fn open(&self, context: &WorkerContext) -> Result<Vec<Partition<T>>> {
-        let own: Vec<_> = context.sources.iter().filter(|spec| spec.of.source == self.index).collect();
-        let first = Epoch(context.gate.processed().0 + 1);
-        // What is retried comes beside the rest, and takes nothing from its rate.
-        let sharing = own.iter().filter(|spec| !is_retry(spec)).count().max(1);
-        let per_partition = self.rate.map(|rate| rate / sharing as f64);
-        own.into_iter()
-            .filter(|spec| context.host_of(spec.of.partition) == context.worker.0)
-            .map(|spec| {
-                let from = (context.source_starts)(spec);
-                let reader =
-                    self.source.open(spec, from).map_err(|error| error.context(format!("source {:?}", self.id)))?;
-                let started_at = reader.bytes();
-                let pace = per_partition.map(|per_second| Pace { per_second, since: Instant::now(), read: 0 });
-                Ok(Partition {
-                    spec: spec.clone(),
-                    reader,
-                    epoch: first,
-                    count: 0,
-                    started_at,
-                    sequence: 0,
-                    set_aside: 0,
-                    ended: false,
-                    told_end: false,
-                    told_seen: false,
-                    turn: Turn::Read,
-                    lag: None,
-                    wakes: false,
-                    pace,
-                })
-            })
-            .collect()
+    /// Opens one partition, to read it from its position on, or from what is recorded of it.
+    fn open(&self, context: &WorkerContext, spec: &PartitionSpec, first: Epoch) -> Result<Partition<T>> {
+        let from = (context.source_starts)(spec);
+        let reader = self.source.open(spec, from).map_err(|error| error.context(format!("source {:?}", self.id)))?;
+        let follows = self.source.follows(spec);
+        Ok(Partition { follows, ..Partition::new(spec.clone(), reader, first) })
     }
+
+    /// The partitions that this worker hosts.
+    fn open_all(&self, context: &WorkerContext) -> Result<Vec<Partition<T>>> {
+        let own = context.sources.iter().filter(|spec| spec.of.source == self.index);
+        let here = own.filter(|spec| context.host_of(spec.of.partition) == context.worker.0);
+        here.map(|spec| self.open(context, spec, context.gate.recorded().first_of(spec.of))).collect()
+    }
+}
+
+/// Wakes an operator, from any thread.
+fn waker(activator: SyncActivator) -> Waker {
+    let activator = Mutex::new(activator);
+    Arc::new(move || {
+        // An error says that the worker has ended: then there is nothing to wake.
+        let _ = activator.lock().activate();
+    })
 }
 
 /// The partitions of one source on one worker.
 struct Reading<T> {
     partitions: Vec<Partition<T>>,
+    /// How many partitions share the source's rate, on all workers: those that lead, and those that follow, which are read later. The
+    /// one of retried records comes beside them, and takes nothing from it.
+    sharing: [usize; 2],
+    /// The partitions that lead, on all workers, where others follow.
+    leading: Vec<SourceKey>,
+    /// The last epoch with a record of them, once all have ended.
+    led_until: Option<Epoch>,
+    /// How many of the task's partitions that have come were looked at.
+    added: usize,
+    context: Rc<WorkerContext>,
     gate: Arc<EpochGate>,
+    waker: Waker,
     source: SourceOperator<T>,
     records_in: Series,
     dropped: Series,
@@ -232,15 +189,41 @@ struct Reading<T> {
 
 impl<T: Data> Reading<T> {
     /// Asks the readers to wake the operator.
-    fn be_woken(&mut self, activator: SyncActivator) {
-        let activator = Mutex::new(activator);
-        let waker: Waker = Arc::new(move || {
-            // An error says that the worker has ended: then there is nothing to wake.
-            let _ = activator.lock().activate();
-        });
+    fn be_woken(&mut self) {
         for partition in &mut self.partitions {
-            partition.wakes = partition.reader.wake(waker.clone());
+            partition.wakes = partition.reader.wake(self.waker.clone());
         }
+    }
+
+    /// Divides the source's rate among the partitions that are read at one time.
+    fn share_rate(&mut self) {
+        for partition in &mut self.partitions {
+            let sharing = self.sharing[usize::from(partition.follows)].max(1);
+            partition.pace = self.source.rate.map(|rate| Pace::new(rate / sharing as f64));
+        }
+    }
+
+    /// Begins to read partitions that have come.
+    fn take_in(&mut self) -> Result<()> {
+        let added = self.gate.added_since(self.added);
+        if added.is_empty() {
+            return Ok(());
+        }
+        self.added += added.len();
+        let known = self.sharing;
+        for (first, spec) in added.into_iter().filter(|(_, spec)| spec.of.source == self.source.index) {
+            self.sharing[usize::from(self.source.source.follows(&spec))] += 1;
+            if self.context.host_of(spec.of.partition) == self.context.worker.0 {
+                let mut partition = self.source.open(&self.context, &spec, first)?;
+                failpoint::pass("growth-opened")?;
+                partition.wakes = partition.reader.wake(self.waker.clone());
+                self.partitions.push(partition);
+            }
+        }
+        if self.sharing != known {
+            self.share_rate();
+        }
+        Ok(())
     }
 
     /// The first epoch that this operator may still give records of: every binding before it is durable, and every share before
@@ -296,7 +279,11 @@ impl<T: Data> Reading<T> {
                 }
             } else if self.gate.recorded_only() || self.gate.stopping() || partition.ended {
                 return Ok(turn.max(self.when_ended(index)));
-            } else if !self.gate.may_open(partition.epoch) {
+            } else if self.must_wait(index)? {
+                // It is known that it has not ended.
+                self.seen(index);
+                return Ok(turn);
+            } else if !self.gate.may_open(self.partitions[index].epoch) {
                 return Ok(turn.max(Turn::HeldBack));
             }
             if turn == Turn::Read {
@@ -327,11 +314,31 @@ impl<T: Data> Reading<T> {
         }
     }
 
+    /// Whether a partition follows others, and the open epoch is not behind the last one with a record of those.
+    fn must_wait(&mut self, index: usize) -> Result<bool> {
+        if !self.partitions[index].follows {
+            return Ok(false);
+        }
+        if self.led_until.is_none() {
+            self.led_until = self.gate.all_ended(&self.leading);
+            if self.led_until.is_some() {
+                failpoint::pass("backfill-over")?;
+                // Their rate is theirs from now on.
+                self.share_rate();
+            }
+        }
+        Ok(self.led_until.is_none_or(|last| self.partitions[index].epoch <= last))
+    }
+
     /// Tells the driver once that nothing more comes.
     fn when_ended(&mut self, index: usize) -> Turn {
         let partition = &mut self.partitions[index];
         if !partition.told_end {
             partition.told_end = true;
+            if partition.ended && !self.leading.is_empty() && !partition.follows {
+                let last = if partition.count > 0 { partition.epoch } else { Epoch(partition.epoch.0 - 1) };
+                self.gate.ended(partition.spec.of, last);
+            }
             self.gate.tell(SourceEvent::Ended(partition.spec.of));
         }
         self.seen(index);
@@ -381,7 +388,7 @@ impl<T: Data> Reading<T> {
                 ),
             ));
         }
-        if !thalweg_core::failpoint::bug("dropped-manifest") || partition.epoch.0 % 7 != 3 {
+        if !failpoint::bug("dropped-manifest") || partition.epoch.0 % 7 != 3 {
             self.gate.tell(SourceEvent::Share(partition.epoch, share));
         } else {
             self.gate

@@ -14,12 +14,17 @@ const KILLS: u64 = 100;
 const KILLS_PER_SEED: u64 = 6;
 
 /// Failpoints that a job does not pass in a test's time, with who hits them.
-const ELSEWHERE: [(&str, &str); 6] = [
+const ELSEWHERE: [(&str, &str); 11] = [
+    // Of Kafka, as those below.
+    ("backfill-over", "kafka/backfill.rs"),
     // A checkpoint is given up only where its changelogs cannot be written, which takes an error at another point first.
     ("checkpoint-abandoned", "a_checkpoint_that_cannot_be_written_is_made_up_for"),
-    // Of Kafka.
     ("claim-append", "kafka/exactness.rs"),
     ("claim-durable", "kafka/exactness.rs"),
+    ("growth-added", "kafka/growth.rs"),
+    ("growth-bound", "kafka/growth.rs"),
+    ("growth-found", "kafka/growth.rs"),
+    ("growth-opened", "kafka/growth.rs"),
     ("kafka-commit", "kafka/exactness.rs"),
     ("kafka-committed", "kafka/exactness.rs"),
     // A log is cleaned each minute, and only segments that are full: connectors/tests/log_faults.rs kills it there.

@@ -39,9 +39,9 @@ pub fn is_retry(partition: &PartitionSpec) -> bool {
 }
 
 impl Retries {
-    /// The partition, behind those that the source has; makes the topic where it is missing.
+    /// The partition, behind those that the source has.
     pub(crate) fn discover(&self, source: u16, others: &[PartitionSpec]) -> Result<PartitionSpec> {
-        self.log.ensure(&TopicSpec { name: self.topic.clone(), partitions: 1, retention: Retention::Keep })?;
+        self.ensure()?;
         let next = others.iter().map(|spec| u32::from(spec.of.partition.0) + 1).max().unwrap_or(0);
         let partition = u16::try_from(next).map(PartitionId).map_err(|_| {
             Error::user("too-many-partitions", "a source has no number left for the partition of its retried records")
@@ -55,11 +55,18 @@ impl Retries {
         })
     }
 
+    /// Makes the topic where it is missing.
+    fn ensure(&self) -> Result<()> {
+        self.log.ensure(&TopicSpec { name: self.topic.clone(), partitions: 1, retention: Retention::Keep })
+    }
+
     pub(crate) fn open<T: 'static>(
         &self,
         from: u64,
         decoders: Arc<dyn DecoderOf<T>>,
     ) -> Result<Box<dyn RecordReader<T>>> {
+        // A job that repeats another's run has that partition from there.
+        self.ensure()?;
         Ok(Box::new(RetryReader {
             reader: self.log.reader(&self.topic, PARTITION, from)?,
             bounded: self.bounded,

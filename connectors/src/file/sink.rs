@@ -158,6 +158,7 @@ impl Sink for FileSink {
             outputs.insert(partition, Output::new(path, start, length, &self.header));
         }
         Ok(Box::new(FileWriter {
+            sink: self.clone(),
             folder: folder.to_owned(),
             single: self.single,
             fence,
@@ -173,6 +174,7 @@ impl Sink for FileSink {
 }
 
 struct FileWriter {
+    sink: FileSink,
     folder: PathBuf,
     single: bool,
     fence: Fence,
@@ -247,6 +249,19 @@ impl SinkWriter for FileWriter {
             ));
         };
         output.append(&batch)
+    }
+
+    fn add_partition(&mut self, partition: PartitionId) -> Result<()> {
+        if self.partitions.contains(&partition) {
+            return Ok(());
+        }
+        self.partitions.push(partition);
+        if !self.single {
+            let path = self.sink.file_path(partition);
+            let length = length_of(&path)?;
+            self.outputs.insert(partition, Output::new(path, 0, length, &self.sink.header));
+        }
+        Ok(())
     }
 
     fn end_epoch(&mut self, epoch: Epoch) -> Result<()> {

@@ -21,11 +21,14 @@ use self::reader::KafkaReader;
 use super::KafkaConfig;
 use super::cluster::Cluster;
 use super::consumer::{Consumer, Isolation};
+use super::describe::Described;
 use crate::log::check_topic_name;
 use crate::{RawReader, RawSource};
 
 /// How long a broker that has just become the leader of a partition may take to know where it ends.
 const SETTLE: Duration = Duration::from_secs(10);
+/// In front of the id of a job, in the names of the topics that it makes for itself.
+const OF_ENGINE: [&str; 4] = ["bindings-", "changelog-", "dead-letters-", "generation-"];
 /// How soon it is asked again.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
 
@@ -34,7 +37,7 @@ const SETTLE_POLL: Duration = Duration::from_millis(100);
 pub enum Topics {
     /// These.
     Named(Vec<String>),
-    /// All whose name this finds, but the cluster's own.
+    /// All whose name this finds, but the cluster's own and those that jobs make for themselves.
     Pattern(regex::Regex),
 }
 
@@ -90,6 +93,8 @@ pub struct KafkaSourceConfig {
     pub on_data_loss: OnDataLoss,
     /// The consumer group to which positions of checkpoints are written, for the usual tools.
     pub group: String,
+    /// How often it is looked for partitions and topics that have come since; nothing where nobody looks.
+    pub discover_interval: Option<Duration>,
 }
 
 /// Reads topics as raw records, with key, headers and time of each.
@@ -134,7 +139,7 @@ impl KafkaSource {
             Topics::Named(names) => Ok(names.clone()),
             Topics::Pattern(pattern) => {
                 let all = cluster.topics()?.into_iter().map(|(name, _)| name);
-                let mut found: Vec<String> = all.filter(|name| pattern.is_match(name)).collect();
+                let mut found: Vec<String> = all.filter(|name| pattern.is_match(name) && !is_of_engine(name)).collect();
                 found.sort_unstable();
                 Ok(found)
             }
@@ -157,16 +162,38 @@ impl KafkaSource {
             let partition = u16::try_from(index).map(PartitionId).map_err(|_| too_many(topic))?;
             let (start, end) = self.ends(connected, topic, partition)?;
             let number = u16::try_from(first + usize::from(partition.0)).map_err(|_| too_many(topic))?;
-            let identity = Identity {
-                cluster: connected.cluster_id.clone(),
-                id: described.id.clone(),
-                topic: topic.to_owned(),
-                partition,
-            };
             let of = SourceKey { source, partition: PartitionId(number) };
-            Ok(PartitionSpec { of, name: format!("{topic}/{partition}"), identity: identity.to_string(), start, end })
+            Ok(connected.spec(of, &described, topic, partition, (start, end)))
         };
         (0..described.partitions).map(spec).collect()
+    }
+
+    /// The partitions of a topic that are not known, each from its first record on.
+    fn more_partitions(
+        &self,
+        connected: &Connected,
+        source: u16,
+        topic: &str,
+        known: &[Identity],
+    ) -> Result<Vec<PartitionSpec>> {
+        let own: Vec<&Identity> = known.iter().filter(|identity| identity.topic == topic).collect();
+        let Some(described) = connected.cluster.describe(topic)? else { return Ok(Vec::new()) };
+        if let Some(other) = own.iter().find(|identity| identity.id != described.id) {
+            connected.check(other)?;
+        }
+        if described.internal && matches!(self.config.topics, Topics::Pattern(_)) {
+            return Ok(Vec::new());
+        }
+        let spec = |index: u32| {
+            let partition = u16::try_from(index).map(PartitionId).map_err(|_| too_many(topic))?;
+            if own.iter().any(|identity| identity.partition == partition) {
+                return Ok(None);
+            }
+            let (first, _) = connected.cluster.offsets(topic, partition)?;
+            let of = SourceKey { source, partition };
+            Ok(Some(connected.spec(of, &described, topic, partition, (first, None))))
+        };
+        (0..described.partitions).filter_map(|index| spec(index).transpose()).collect()
     }
 
     /// Where a partition begins and, where that is asked for, ends.
@@ -184,6 +211,13 @@ impl KafkaSource {
         let end = self.config.end.as_ref().map(found).transpose()?;
         Ok((start, end.map(|end| end.max(start))))
     }
+}
+
+/// Whether a topic is one that some job has made for itself: `changelog-ID-STORE` and the like.
+fn is_of_engine(topic: &str) -> bool {
+    let rest = OF_ENGINE.iter().find_map(|prefix| topic.strip_prefix(prefix)).unwrap_or_default();
+    let id = rest.split_once('-').map_or(rest, |(id, _)| id);
+    id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn too_many(topic: &str) -> Error {
@@ -211,6 +245,20 @@ impl RawSource for KafkaSource {
         Ok(found)
     }
 
+    fn discover_interval(&self) -> Option<Duration> {
+        self.config.discover_interval.filter(|_| self.config.end.is_none())
+    }
+
+    fn discover_more(&self, source: u16, known: &[PartitionSpec]) -> Result<Vec<PartitionSpec>> {
+        let connected = self.connected()?;
+        let known: Vec<Identity> = known.iter().map(|spec| Identity::parse(&spec.identity)).collect::<Result<_>>()?;
+        let mut found = Vec::new();
+        for topic in self.topics(&connected.cluster)? {
+            found.extend(self.more_partitions(&connected, source, &topic, &known)?);
+        }
+        Ok(found)
+    }
+
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RawReader>> {
         let connected = self.connected()?;
         let identity = Identity::parse(&partition.identity)?;
@@ -233,6 +281,19 @@ impl RawSource for KafkaSource {
 }
 
 impl Connected {
+    fn spec(
+        &self,
+        of: SourceKey,
+        topic: &Described,
+        name: &str,
+        partition: PartitionId,
+        (start, end): (u64, Option<u64>),
+    ) -> PartitionSpec {
+        let (cluster, id) = (self.cluster_id.clone(), topic.id.clone());
+        let identity = Identity { cluster, id, topic: name.to_owned(), partition };
+        PartitionSpec { of, name: format!("{name}/{partition}"), identity: identity.to_string(), start, end }
+    }
+
     /// Checks that a topic is the one that the job was created with.
     fn check(&self, wanted: &Identity) -> Result<()> {
         let changed = |what: String| {
@@ -297,4 +358,25 @@ fn cut_off(name: &str, needed: u64, end: u64) -> Error {
          election of a leader, a restored disk); bring the lost records back, or create the job anew (another --data or name)"
     );
     Error::external("source-lost", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_that_jobs_make_for_themselves_are_known_by_their_names() {
+        let id = "0123456789abcdef0123456789abcdef";
+        for (topic, own) in [
+            (format!("bindings-{id}"), true),
+            (format!("changelog-{id}-totals"), true),
+            (format!("generation-{id}"), true),
+            (format!("dead-letters-{id}"), true),
+            ("changelog-orders".to_owned(), false),
+            (format!("orders-{id}"), false),
+            (id.to_owned(), false),
+        ] {
+            assert_eq!(is_of_engine(&topic), own, "{topic}");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
-use thalweg_core::{CheckpointRecord, CheckpointZero, Epoch, Error, Generation, Result};
+use thalweg_core::{CheckpointRecord, CheckpointZero, Epoch, Error, Generation, PartitionSpec, Result};
 
 const MAGIC: &[u8; 4] = b"TWJE";
 const VERSION: u8 = 1;
@@ -40,6 +40,13 @@ pub enum Entry {
         generation: Generation,
         /// Its epoch; this generation uses it for no other checkpoint.
         epoch: Epoch,
+    },
+    /// Source partitions have come. Durable before any binding names them, so that whoever replays it knows what they are.
+    SourcesAdded {
+        /// Who found them.
+        generation: Generation,
+        /// Each with its number, its identity and its start.
+        sources: Vec<PartitionSpec>,
     },
 }
 

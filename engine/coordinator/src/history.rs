@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
-use thalweg_core::{CheckpointRecord, CheckpointZero, Epoch, Error, Generation, Lineage, RecoveryPlan, TaskIndex};
+use thalweg_core::{
+    CheckpointRecord, CheckpointZero, Epoch, Error, Generation, Lineage, PartitionId, PartitionSpec, RecoveryPlan,
+    SourceKey, TaskIndex,
+};
 
-use crate::{Entry, ProducerId};
+use crate::{Entry, ProducerId, Refusal};
 
 /// How many committed checkpoints are remembered for people; only the last one is kept in full.
 const PAST_CHECKPOINTS: usize = 32;
@@ -44,6 +47,8 @@ pub struct JobHistory {
     /// The last checkpoint of the current generation that was committed or abandoned.
     decided: Epoch,
     lineage: Lineage,
+    /// Source partitions that have come since the job was created. The last field: a snapshot of before it had none.
+    added: Vec<PartitionSpec>,
 }
 
 /// What a generation started from.
@@ -105,6 +110,17 @@ pub enum Refused {
         /// The last that is decided.
         decided: Epoch,
     },
+    /// The source partition, or its number, is there already.
+    #[error("source {}, partition {}: the job has it already", of.source, of.partition)]
+    SourceKnown {
+        /// Its number.
+        of: SourceKey,
+    },
+}
+
+/// Whether both are the same partition of one source.
+fn is_same(one: &PartitionSpec, other: &PartitionSpec) -> bool {
+    one.of.source == other.of.source && one.identity == other.identity
 }
 
 impl From<Refused> for Error {
@@ -133,6 +149,7 @@ impl JobHistory {
                 self.lineage.abandon(generation, epoch);
                 self.decided = epoch;
             }
+            Entry::SourcesAdded { generation, sources } => self.sources_added(generation, sources)?,
         }
         Ok(())
     }
@@ -185,6 +202,21 @@ impl JobHistory {
         Ok(())
     }
 
+    fn sources_added(&mut self, generation: Generation, sources: Vec<PartitionSpec>) -> Result<(), Refused> {
+        self.current(generation)?;
+        if !self.planned {
+            return Err(Refused::NotPlanned);
+        }
+        for (index, spec) in sources.iter().enumerate() {
+            let same = |other: &PartitionSpec| other.of == spec.of || is_same(other, spec);
+            if self.sources().chain(&sources[..index]).any(same) {
+                return Err(Refused::SourceKnown { of: spec.of });
+            }
+        }
+        self.added.extend(sources);
+        Ok(())
+    }
+
     fn current(&self, generation: Generation) -> Result<(), Refused> {
         if generation == self.generation && self.zero.is_some() {
             Ok(())
@@ -220,6 +252,29 @@ impl JobHistory {
     /// Checkpoint 0, once the job is created.
     pub fn zero(&self) -> Option<&CheckpointZero> {
         self.zero.as_ref()
+    }
+
+    /// Every source partition: those that the job was created with, and those that have come since.
+    pub fn sources(&self) -> impl Iterator<Item = &PartitionSpec> {
+        self.zero.iter().flat_map(|zero| &zero.sources).chain(&self.added)
+    }
+
+    /// Those of `found` that the job does not know, each with the next number of its source.
+    ///
+    /// Errors: a source has no number left.
+    pub(crate) fn unknown(&self, found: Vec<PartitionSpec>) -> Result<Vec<PartitionSpec>, Refusal> {
+        let mut added: Vec<PartitionSpec> = Vec::new();
+        for spec in found {
+            if self.sources().chain(&added).any(|known| is_same(known, &spec)) {
+                continue;
+            }
+            let source = spec.of.source;
+            let own = self.sources().chain(&added).filter(|known| known.of.source == source);
+            let next = own.map(|known| u32::from(known.of.partition.0) + 1).max().unwrap_or(0);
+            let Ok(next) = u16::try_from(next) else { return Err(Refusal::TooManyPartitions { name: spec.name }) };
+            added.push(PartitionSpec { of: SourceKey { source, partition: PartitionId(next) }, ..spec });
+        }
+        Ok(added)
     }
 
     /// The current generation; 0 before the first.
@@ -274,6 +329,7 @@ impl JobHistory {
         Some(RecoveryPlan {
             generation: self.generation,
             zero: self.zero.clone()?,
+            sources: self.sources().cloned().collect(),
             checkpoint: self.checkpoint.clone(),
             last_binding: plan.last_binding,
             lineage: self.lineage.clone(),

@@ -7,10 +7,20 @@ fn zero() -> CheckpointZero {
         job: JobName::new("orders").unwrap(),
         partitions: PartitionCount::new(4).unwrap(),
         hash: "test".into(),
-        sources: vec![],
+        sources: vec![spec(0, 0, "a"), spec(0, 1, "b")],
         sinks: vec![],
         created_at: 0,
     }
+}
+
+fn spec(source: u16, partition: u16, identity: &str) -> PartitionSpec {
+    let of = SourceKey { source, partition: PartitionId(partition) };
+    PartitionSpec { of, name: identity.to_owned(), identity: identity.to_owned(), start: 7, end: None }
+}
+
+fn added(generation: u64, sources: &[(u16, u16, &str)]) -> Entry {
+    let sources = sources.iter().map(|(source, partition, identity)| spec(*source, *partition, identity)).collect();
+    Entry::SourcesAdded { generation: Generation(generation), sources }
 }
 
 fn started(generation: u64, tasks: u32) -> Entry {
@@ -89,6 +99,17 @@ fn every_entry_is_a_compare_and_set() {
         committed(2, 5),
         Ok(()),
     );
+    check("partitions that have come", &running, added(1, &[(0, 2, "c"), (0, 3, "d")]), Ok(()));
+    let again = |of| Err(Refused::SourceKnown { of });
+    let of = |partition| SourceKey { source: 0, partition: PartitionId(partition) };
+    let grown = after(&[added(1, &[(0, 2, "c")])]);
+    check("one that is known", &running, added(1, &[(0, 2, "b")]), again(of(2)));
+    check("one that is known since", &grown, added(1, &[(0, 3, "c")]), again(of(3)));
+    check("one of another source", &grown, added(1, &[(1, 0, "c")]), Ok(()));
+    check("a number that is taken", &grown, added(1, &[(0, 2, "d")]), again(of(2)));
+    check("the same one twice", &running, added(1, &[(0, 2, "c"), (0, 3, "c")]), again(of(3)));
+    check("partitions without a plan", &[started(1, 1)], added(1, &[(0, 2, "c")]), Err(Refused::NotPlanned));
+    check("partitions of a past generation", &after(&[started(2, 1)]), added(1, &[(0, 2, "c")]), stale(1, 2));
     assert_eq!(JobHistory::default().apply(started(1, 1)), Err(Refused::Missing));
     assert!(JobHistory::default().apply(plan(0, 0)).is_err());
 }
@@ -149,4 +170,29 @@ fn every_id_of_the_past_is_fenced_by_one_task() {
     all.sort_unstable();
     assert_eq!(fenced, all);
     assert_eq!(all.len(), 1 + 2 * 5);
+}
+
+#[test]
+fn what_has_come_is_numbered_behind_what_was_there_and_kept() {
+    let history = history(&[
+        Entry::Created(zero()),
+        started(1, 1),
+        plan(1, 0),
+        added(1, &[(0, 5, "f")]),
+        started(2, 1),
+        plan(2, 0),
+    ]);
+    let check = |found: &[(u16, u16, &str)], expected: &[(u16, u16, &str)]| {
+        let specs = |all: &[(u16, u16, &str)]| all.iter().map(|one| spec(one.0, one.1, one.2)).collect::<Vec<_>>();
+        assert_eq!(history.unknown(specs(found)).unwrap(), specs(expected), "{found:?}");
+    };
+    check(&[(0, 0, "a"), (0, 0, "f")], &[]);
+    check(&[(0, 0, "g"), (0, 0, "b"), (0, 0, "h"), (0, 0, "g")], &[(0, 6, "g"), (0, 7, "h")]);
+    check(&[(1, 9, "a"), (1, 9, "b")], &[(1, 0, "a"), (1, 1, "b")]);
+    let recovery = history.recovery_plan().unwrap();
+    assert_eq!(recovery.sources, [spec(0, 0, "a"), spec(0, 1, "b"), spec(0, 5, "f")]);
+    assert_eq!(recovery.zero.sources.len(), 2, "checkpoint 0 stays as it is");
+    let mut full = history.clone();
+    full.apply(added(2, &[(0, u16::MAX, "z")])).unwrap();
+    assert_eq!(full.unknown(vec![spec(0, 0, "y")]).unwrap_err().code(), "too-many-partitions");
 }

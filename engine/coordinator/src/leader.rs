@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use thalweg_core::{CheckpointAck, Command, Epoch, Fenced, Generation, Report, ScanReport, SinkTail, TaskIndex};
+use thalweg_core::{
+    CheckpointAck, Command, Epoch, Fenced, Generation, Report, ScanReport, SinkTail, SourcesFound, TaskIndex,
+};
 
 use crate::checkpoint::Collecting;
 use crate::{Entry, JobHistory, Refusal, Refused, Stage, last_binding};
@@ -114,7 +116,7 @@ enum State {
     Fencing { fenced: Vec<bool> },
     Scanning { reports: Vec<Option<ScanReport>> },
     Planning,
-    Running { checkpoint: Checkpoint, wanted: bool },
+    Running { checkpoint: Checkpoint, wanted: bool, adding: bool },
     Over,
 }
 
@@ -177,6 +179,7 @@ impl Leader {
             Event::Report(Report::Fenced(fenced)) => self.fenced(history, fenced),
             Event::Report(Report::Scanned(report)) => self.scanned(history, report),
             Event::Report(Report::Acknowledged(ack)) => self.acknowledged(history, now, *ack),
+            Event::Report(Report::Found(found)) => self.found(history, found),
             Event::Tick => self.tick(now),
             Event::CheckpointWanted => {
                 if let State::Running { wanted, .. } = &mut self.state {
@@ -270,7 +273,7 @@ impl Leader {
 
     fn tick(&mut self, now: Now) -> Vec<Output> {
         let stage = self.stage();
-        let State::Running { checkpoint, wanted } = &mut self.state else {
+        let State::Running { checkpoint, wanted, .. } = &mut self.state else {
             if now.since(self.since) < self.limits.recovery_limit {
                 return Vec::new();
             }
@@ -301,6 +304,24 @@ impl Leader {
         self.abandon(epoch)
     }
 
+    /// Source partitions that nobody knew are made part of the job, before anything of them is read.
+    fn found(&mut self, history: &JobHistory, found: SourcesFound) -> Vec<Output> {
+        let generation = self.generation;
+        // While some are decided on, others are found again later.
+        let State::Running { adding: adding @ false, .. } = &mut self.state else { return Vec::new() };
+        if found.generation != generation {
+            return Vec::new();
+        }
+        match history.unknown(found.sources) {
+            Ok(sources) if sources.is_empty() => Vec::new(),
+            Ok(sources) => {
+                *adding = true;
+                vec![Output::Propose(Entry::SourcesAdded { generation, sources })]
+            }
+            Err(refusal) => self.end(Output::Refuse(refusal)),
+        }
+    }
+
     fn abandon(&mut self, epoch: Epoch) -> Vec<Output> {
         if let State::Running { checkpoint, .. } = &mut self.state {
             *checkpoint = Checkpoint::Proposed { epoch };
@@ -326,7 +347,11 @@ impl Leader {
             Entry::PlanCommitted { .. } => {
                 let plan = history.recovery_plan().expect("the shell has applied the plan");
                 assert_eq!(plan.generation, generation, "a plan of another generation was applied");
-                self.enter(State::Running { checkpoint: Checkpoint::None { since: now }, wanted: false });
+                self.enter(State::Running {
+                    checkpoint: Checkpoint::None { since: now },
+                    wanted: false,
+                    adding: false,
+                });
                 self.to_all(|| Command::Run(Box::new(plan.clone())))
             }
             Entry::CheckpointCommitted(record) => {
@@ -337,6 +362,12 @@ impl Leader {
             Entry::CheckpointAbandoned { epoch, .. } => {
                 self.reset_checkpoint(now);
                 self.to_all(|| Command::Abandoned { generation, epoch })
+            }
+            Entry::SourcesAdded { sources, .. } => {
+                if let State::Running { adding, .. } = &mut self.state {
+                    *adding = false;
+                }
+                self.to_all(|| Command::AddSources { generation, sources: sources.clone() })
             }
         }
     }
@@ -353,6 +384,9 @@ impl Leader {
                 State::Running { checkpoint: Checkpoint::Proposed { epoch }, .. },
                 Entry::CheckpointAbandoned { generation, epoch: given_up },
             ) => (*generation, *given_up) == (self.generation, *epoch),
+            (State::Running { adding, .. }, Entry::SourcesAdded { generation, .. }) => {
+                *adding && *generation == self.generation
+            }
             _ => false,
         }
     }

@@ -1,6 +1,7 @@
 use super::*;
 use thalweg_core::{
-    CheckpointZero, Digest, JobId, JobName, PartitionCount, PartitionId, SinkKey, SourceKey, SourceState, StoreState,
+    CheckpointZero, Digest, JobId, JobName, PartitionCount, PartitionId, PartitionSpec, SinkKey, SourceKey,
+    SourceState, StoreState,
 };
 
 const FINGERPRINT: u64 = 0xfeed;
@@ -328,4 +329,40 @@ fn a_generation_ends() {
     let entry = Entry::GenerationStarted { generation: Generation(2), tasks: 1 };
     let refused = Refused::Stale { generation: Generation(2), current: Generation(2) };
     assert_eq!(run.event(Event::Decided(entry, Err(refused))), stops_with(1, Output::Superseded));
+}
+
+#[test]
+fn source_partitions_that_have_come_are_made_part_of_the_job_once() {
+    let mut run = Run::new(1);
+    run.recovered(&[]);
+    run.outputs.clear();
+    let spec = |partition: u16, identity: &str| PartitionSpec {
+        of: SourceKey { source: 0, partition: PartitionId(partition) },
+        name: identity.to_owned(),
+        identity: identity.to_owned(),
+        start: 3,
+        end: None,
+    };
+    let generation = Generation(1);
+    let found = |generation, sources: &[PartitionSpec]| {
+        Event::Report(Report::Found(SourcesFound { generation, sources: sources.to_vec() }))
+    };
+    let add = |sources: &[PartitionSpec]| to(1, &Command::AddSources { generation, sources: sources.to_vec() });
+    let both = [spec(0, "a"), spec(0, "b")];
+    assert_eq!(run.event(found(Generation(0), &both)), [], "of a past generation");
+    assert_eq!(run.event(found(generation, &both)), add(&[spec(0, "a"), spec(1, "b")]));
+    assert_eq!(run.event(found(generation, &both)), [], "they are known");
+    assert_eq!(run.event(found(generation, &[spec(0, "b"), spec(0, "c")])), add(&[spec(2, "c")]));
+    // While a proposal is not decided, nothing else is proposed.
+    let (outputs, again) = (
+        run.leader.handle(&run.history, run.now, found(generation, &[spec(0, "d")])),
+        run.leader.handle(&run.history, run.now, found(generation, &[spec(0, "e")])),
+    );
+    assert!(matches!(&outputs[..], [Output::Propose(Entry::SourcesAdded { .. })]) && again.is_empty(), "{again:?}");
+    run.perform(outputs);
+    assert_eq!(std::mem::take(&mut run.outputs), add(&[spec(3, "d")]));
+    run.next_generation(1, FINGERPRINT);
+    assert_eq!(run.event(found(Generation(2), &[spec(0, "f")])), to(1, &Command::Fence { generation: Generation(2) }));
+    run.recovered(&[]);
+    assert_eq!(run.history.recovery_plan().unwrap().sources.len(), 4);
 }

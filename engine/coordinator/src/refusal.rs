@@ -73,6 +73,12 @@ pub enum Refusal {
         /// B.
         last_binding: Epoch,
     },
+    /// A source has more partitions than there are numbers.
+    #[error("{name}: a source has at most 65536 partitions; read its topics by several sources")]
+    TooManyPartitions {
+        /// The first that has no number.
+        name: String,
+    },
     /// A task has acknowledged what cannot be.
     #[error("task {task} acknowledged checkpoint {epoch} against the rules: {why}")]
     BrokenAcknowledgement {
@@ -94,6 +100,7 @@ impl Refusal {
             Self::BindingsLost { .. } => "bindings-lost",
             Self::BoundTwice { .. } => "bound-twice",
             Self::FingerprintChanged { .. } => "fingerprint-changed",
+            Self::TooManyPartitions { .. } => "too-many-partitions",
             Self::BrokenAcknowledgement { .. } => "broken-acknowledgement",
         }
     }
@@ -103,7 +110,9 @@ impl From<Refusal> for Error {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match &refusal {
-            Refusal::FingerprintChanged { .. } => Self::user(refusal.code(), message),
+            Refusal::FingerprintChanged { .. } | Refusal::TooManyPartitions { .. } => {
+                Self::user(refusal.code(), message)
+            }
             Refusal::SinkBeyondBinding { .. } | Refusal::SinkBehindCheckpoint { .. } | Refusal::BindingsLost { .. } => {
                 Self::external(refusal.code(), message)
             }

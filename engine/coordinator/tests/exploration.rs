@@ -316,7 +316,7 @@ impl Scope {
                     self.handle(state, Event::Report(Report::Scanned(forged)));
                 }
             }
-            Report::Fenced(_) | Report::Scanned(_) | Report::Acknowledged(_) => {}
+            Report::Fenced(_) | Report::Scanned(_) | Report::Acknowledged(_) | Report::Found(_) => {}
         }
     }
 
@@ -345,7 +345,11 @@ impl Scope {
                 self.report(state, Report::Scanned(report), late);
             }
             Command::Run(plan) => self.run(state, task, &plan),
-            Command::Checkpoint { .. } | Command::Committed { .. } | Command::Abandoned { .. } | Command::Stop => {
+            Command::Checkpoint { .. }
+            | Command::Committed { .. }
+            | Command::Abandoned { .. }
+            | Command::AddSources { .. }
+            | Command::Stop => {
                 unreachable!("it has its own action, or was performed at once")
             }
         }

@@ -40,6 +40,7 @@ pub struct Binding {
     pub generation: Generation,
     /// Wall clock when it was opened, microseconds since 1970; the only clock that user code sees.
     pub minted_at: i64,
-    /// One share for every source partition, in order of [`SourceKey`].
+    /// One share for every source partition that the job has in this epoch, in order of [`SourceKey`]. One that has come later is in
+    /// this and all later ones from the epoch on at which it was taken in.
     pub shares: Vec<Share>,
 }

@@ -26,7 +26,7 @@ pub use checkpoint::{
 pub use error::{Blame, Error, Result};
 pub use id::{Epoch, Generation, JobId, JobName, PartitionCount, PartitionId, TaskIndex, WorkerIndex};
 pub use key::{Key, KeyHash, decode_key, encode_key, hash_key, parse_key, prefix_range};
-pub use message::{CheckpointAck, Command, Fenced, RecoveryPlan, Report, ScanReport, SinkTail};
+pub use message::{CheckpointAck, Command, Fenced, RecoveryPlan, Report, ScanReport, SinkTail, SourcesFound};
 pub use metrics::{Histogram, Metrics, Series};
 pub use provenance::{OriginId, Provenance};
 pub use query::{At, Entry, Query, QueryError, QueryReply, QueryResult, ReadOptions, ScanRange};

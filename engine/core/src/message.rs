@@ -15,7 +15,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CheckpointRecord, CheckpointZero, Epoch, Generation, Lineage, SinkKey, SourceState, StoreState, TaskIndex,
+    CheckpointRecord, CheckpointZero, Epoch, Generation, Lineage, PartitionSpec, SinkKey, SourceState, StoreState,
+    TaskIndex,
 };
 
 /// From the coordinator to a task.
@@ -56,6 +57,13 @@ pub enum Command {
         /// The checkpoint.
         epoch: Epoch,
     },
+    /// These source partitions have come and belong to the job now: they are taken in at an epoch boundary of the task's choice.
+    AddSources {
+        /// The current generation.
+        generation: Generation,
+        /// Each with its number and its start.
+        sources: Vec<PartitionSpec>,
+    },
     /// Stop for good: this generation is over.
     Stop,
 }
@@ -67,6 +75,8 @@ pub struct RecoveryPlan {
     pub generation: Generation,
     /// Checkpoint 0.
     pub zero: CheckpointZero,
+    /// Every source partition: those of checkpoint 0, and those that have come since.
+    pub sources: Vec<PartitionSpec>,
     /// C, or nothing where only checkpoint 0 is committed.
     pub checkpoint: Option<CheckpointRecord>,
     /// B: the last binding without a gap behind it; (C, B] is replayed.
@@ -93,6 +103,8 @@ pub enum Report {
     Scanned(ScanReport),
     /// The checkpoint is durable here.
     Acknowledged(Box<CheckpointAck>),
+    /// Source partitions have come that the job does not know.
+    Found(SourcesFound),
 }
 
 /// Answer to [`Command::Fence`].
@@ -115,6 +127,15 @@ pub struct ScanReport {
     pub bindings: Vec<(Generation, Epoch)>,
     /// How far each sink partition got.
     pub sinks: Vec<SinkTail>,
+}
+
+/// Source partitions that were not there when the job was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourcesFound {
+    /// The generation that looked.
+    pub generation: Generation,
+    /// Each with the identity and the start that it will keep; the numbers are the coordinator's to give.
+    pub sources: Vec<PartitionSpec>,
 }
 
 /// How far a sink partition got.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thalweg_connectors::log::Log;
-use thalweg_core::{Binding, Error, JobId, Metrics, Result, TaskIndex};
+use thalweg_core::{Binding, Error, JobId, Metrics, PartitionSpec, Result, TaskIndex};
 use thalweg_operators::{ChangelogKind, Plan};
 
 /// What a task is started with.
@@ -67,6 +67,8 @@ impl Logs {
 pub struct RecordedRun {
     /// The job that ran: random numbers are drawn as its own.
     pub job_id: JobId,
+    /// All of its source partitions.
+    pub sources: Vec<PartitionSpec>,
     /// Its bindings, from the first epoch on.
     pub bindings: Vec<Binding>,
 }

@@ -14,7 +14,9 @@ use thalweg_operators::{Barrier, Cutting, EpochGate, NO_TIMER, Plan, SourceEvent
 
 use crate::bindings::BindingsWriter;
 use crate::clock::wall_clock;
+use crate::discovery::Known;
 use crate::event::{CheckpointMessage, DriverEvent, Durable, Question, TaskEvent, WorkerMessage, unavailable};
+use crate::members::Members;
 use crate::merge::merge_replies;
 use crate::minter::{Cut, Facts, Minter};
 use crate::retry::Retries;
@@ -34,7 +36,8 @@ pub(crate) struct Driver {
     pub(crate) minter: Minter,
     pub(crate) bindings: BindingsWriter,
     pub(crate) keep_bindings: bool,
-    pub(crate) sources: Arc<[PartitionSpec]>,
+    pub(crate) sources: Members,
+    pub(crate) known: Known,
     /// The positions at the last released epoch.
     pub(crate) positions: BTreeMap<SourceKey, u64>,
     /// The last epoch whose binding was durable when the task started: it is repeated, not bound again.
@@ -131,15 +134,35 @@ impl Driver {
                 let _ = self.checkpoints.send(CheckpointMessage::Committed(epoch));
             }
             Command::Abandoned { generation, epoch } if generation == self.generation => self.abandoned(epoch),
+            Command::AddSources { generation, sources } if generation == self.generation => {
+                self.add_sources(&sources)?
+            }
             Command::Stop => return Ok(true),
             // Of another generation, or of a step that is over: stale.
-            Command::Checkpoint { .. } | Command::Committed { .. } | Command::Abandoned { .. } => {}
+            Command::Checkpoint { .. }
+            | Command::Committed { .. }
+            | Command::Abandoned { .. }
+            | Command::AddSources { .. } => {}
             Command::Fence { .. } | Command::Scan { .. } | Command::Run(_) => {
                 let text = format!("generation {} is running and was told {command:?}", self.generation);
                 return Err(Error::internal("protocol", text));
             }
         }
         Ok(false)
+    }
+
+    /// Takes source partitions in that the job's history knows: from the open epoch on. Sinks hear of them before any source does.
+    fn add_sources(&mut self, sources: &[PartitionSpec]) -> Result<()> {
+        failpoint::pass("growth-added")?;
+        let _ = self.sinks.send(SinkMessage::Added(sources.iter().map(|spec| spec.of.partition).collect()));
+        let first = self.gate.add(sources);
+        let names: Vec<&str> = sources.iter().map(|spec| spec.name.as_str()).collect();
+        tracing::info!(epoch = %first, "read from now on as well: {}", names.join(", "));
+        self.sources.add(first, sources);
+        self.known.lock().extend_from_slice(sources);
+        self.minter.added(sources.len());
+        self.shared.set_sources(self.sources.all());
+        Ok(())
     }
 
     /// Does what is due; says how long nothing will be, if anything is.
@@ -208,9 +231,8 @@ impl Driver {
         loop {
             let mut batch = Vec::new();
             while batch.len() < GROUP {
-                let complete =
-                    self.shares.get(&self.next_binding).is_some_and(|shares| shares.len() == self.sources.len());
-                if !complete {
+                let wanted = self.sources.at(self.next_binding);
+                if self.shares.get(&self.next_binding).is_none_or(|shares| shares.len() < wanted) {
                     break;
                 }
                 let mut shares = self.shares.remove(&self.next_binding).expect("it is complete");
@@ -236,6 +258,9 @@ impl Driver {
                 self.bindings.append(&batch)?;
             } else {
                 self.bindings.append(&batch)?;
+                if batch.iter().any(|binding| self.sources.joined_at(binding.epoch)) {
+                    failpoint::pass("growth-bound")?;
+                }
                 self.gate.release(&batch);
             }
             failpoint::pass("epoch-released")?;

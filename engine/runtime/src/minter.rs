@@ -82,6 +82,12 @@ impl Minter {
         self.reading -= 1;
     }
 
+    /// So many source partitions have come.
+    pub(crate) fn added(&mut self, partitions: usize) {
+        self.reading += partitions;
+        self.unseen += partitions;
+    }
+
     /// It is known of one more source partition whether there is something to read.
     pub(crate) fn seen(&mut self) {
         self.unseen -= 1;

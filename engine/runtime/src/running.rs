@@ -18,8 +18,10 @@ use crate::bindings::{BindingsWriter, Stored};
 use crate::changelogs::Changelogs;
 use crate::checkpointer::Checkpointer;
 use crate::config::TaskConfig;
+use crate::discovery::{Discovery, Known};
 use crate::driver::{CheckpointState, Driver};
 use crate::event::{CheckpointMessage, DriverEvent, TaskEvent, WorkerMessage};
+use crate::members::Members;
 use crate::minter::Minter;
 use crate::retry::Retries;
 use crate::scrubber::Scrubber;
@@ -47,6 +49,8 @@ pub(crate) struct Running {
     starts: BTreeMap<SourceKey, u64>,
     minted_at: i64,
     scrubber: Option<Scrubber>,
+    discovery: Option<Discovery>,
+    known: Known,
 }
 
 impl Running {
@@ -60,10 +64,10 @@ impl Running {
     ) -> Result<Self> {
         let config = &place.config;
         let checkpoint = recovery.checkpoint_epoch();
-        let sources: Arc<[PartitionSpec]> = recovery.zero.sources.clone().into();
+        let sources: Arc<[PartitionSpec]> = recovery.sources.clone().into();
         let starts: BTreeMap<_, _> = match &recovery.checkpoint {
             Some(record) => record.sources.iter().map(|state| (state.of, state.next)).collect(),
-            None => sources.iter().map(|spec| (spec.of, spec.start)).collect(),
+            None => recovery.zero.sources.iter().map(|spec| (spec.of, spec.start)).collect(),
         };
         let minted_at = stored.last().map(|stored| stored.binding.minted_at);
         let minted_at = minted_at.or(recovery.checkpoint.as_ref().map(|record| record.minted_at)).unwrap_or(0);
@@ -112,10 +116,13 @@ impl Running {
             starts,
             minted_at,
             scrubber: None,
+            discovery: None,
+            known: Arc::new(Mutex::new(recovery.sources.clone())),
         };
         let stores = config.plan.stores().into_iter().map(|(shape, _)| shape.id).collect();
         running.scrubber = Some(Scrubber::start(backend.clone(), stores, running.failure.clone())?);
         running.workers = Some(running.start_workers(place, recovery, &backend)?);
+        running.discovery = Some(Discovery::start(place, recovery.generation, &running.known, &running.failure)?);
         Ok(running)
     }
 
@@ -203,7 +210,8 @@ impl Running {
             minter: Minter::new(limits, interval, open, self.sources.len()),
             bindings,
             keep_bindings: config.keep_bindings,
-            sources: self.sources.clone(),
+            sources: Members::new(&self.sources, self.gate.recorded()),
+            known: self.known.clone(),
             positions: self.starts.clone(),
             replay_until: recovery.last_binding,
             next_binding: recovery.checkpoint_epoch().next(),
@@ -243,7 +251,7 @@ impl Running {
 
     /// Takes all threads down; what is not committed is repeated by the next generation.
     fn stop(&mut self, place: &Place) {
-        drop(self.scrubber.take());
+        drop((self.scrubber.take(), self.discovery.take()));
         place.shared.to_workers(|| WorkerMessage::Stop);
         drop(self.workers.take());
         let _ = self.sinks.0.send(SinkMessage::Stop);
@@ -289,7 +297,7 @@ fn open_sinks(place: &Place, recovery: &RecoveryPlan) -> Result<Vec<(u16, Box<dy
         None => &recovery.zero.sinks,
     };
     // The source partition stands in for the job partition where nothing is keyed.
-    let sources = recovery.zero.sources.iter().map(|spec| spec.of.partition);
+    let sources = recovery.sources.iter().map(|spec| spec.of.partition);
     let all: BTreeSet<PartitionId> = recovery.zero.partitions.all().chain(sources).collect();
     let open = place.config.plan.sinks().into_iter().map(|(index, id, sink)| {
         let own = ends.iter().filter(|(key, _)| key.sink == index);

@@ -177,7 +177,7 @@ impl Shared {
     pub(crate) fn running(&self, recovery: &RecoveryPlan, gate: &Arc<EpochGate>, links: Arc<[WorkerLink]>) {
         *self.links.write() = links;
         *self.gate.lock() = Some(gate.clone());
-        self.sources.store(recovery.zero.sources.len(), Ordering::Relaxed);
+        self.set_sources(recovery.sources.len());
         self.processed.store(gate.processed().0, Ordering::Release);
         let mut status = self.status.lock();
         status.generation = recovery.generation;
@@ -189,6 +189,10 @@ impl Shared {
             status.checkpoints.push_front(info);
         }
         status.phase = if gate.recorded().last() > gate.processed() { Phase::Replaying } else { Phase::Running };
+    }
+
+    pub(crate) fn set_sources(&self, partitions: usize) {
+        self.sources.store(partitions, Ordering::Relaxed);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase, reason: Option<String>) {

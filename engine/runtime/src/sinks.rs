@@ -16,6 +16,8 @@ pub(crate) enum SinkMessage {
     Batch(SinkBatch),
     /// A checkpoint was chosen: it may be the epoch that was written last.
     Look,
+    /// The job has these source partitions as well from now on.
+    Added(Vec<PartitionId>),
     /// The task is over.
     Stop,
 }
@@ -92,6 +94,11 @@ impl Sinks {
                         sink.parts.entry(batch.epoch).or_default().push(batch);
                     }
                     SinkMessage::Look => {}
+                    SinkMessage::Added(partitions) => {
+                        let add =
+                            |sink: &mut Writing| partitions.iter().try_for_each(|one| sink.writer.add_partition(*one));
+                        self.sinks.iter_mut().try_for_each(add)?;
+                    }
                     SinkMessage::Stop => return Ok(()),
                 }
             }

@@ -6,8 +6,8 @@ use std::thread::JoinHandle;
 
 use thalweg_connectors::log::Log;
 use thalweg_core::{
-    Binding, CheckpointZero, Command, Epoch, Error, Fenced, Generation, JobId, JobService, Phase, RecoveryPlan, Report,
-    Result, ScanReport, SinkKey,
+    Binding, CheckpointZero, Command, Epoch, Error, Fenced, Generation, JobId, JobService, PartitionSpec, Phase,
+    RecoveryPlan, Report, Result, ScanReport, SinkKey,
 };
 use thalweg_operators::{ChangelogKind, Plan};
 
@@ -34,9 +34,10 @@ pub fn read_bindings(log: &dyn Log, job_id: JobId, caps: &[(Generation, Epoch)])
     Ok(stored.into_iter().map(|stored| stored.binding).collect())
 }
 
-/// Checkpoint 0 of a new job: what its sources and sinks are before it reads anything.
-pub fn checkpoint_zero(plan: &Plan, job_id: JobId) -> Result<CheckpointZero> {
-    let sources = plan.discover()?;
+/// Checkpoint 0 of a new job: what its sources and sinks are before it reads anything. Where it repeats another run, `recorded` are
+/// all source partitions of that.
+pub fn checkpoint_zero(plan: &Plan, job_id: JobId, recorded: &[PartitionSpec]) -> Result<CheckpointZero> {
+    let sources = plan.discover(recorded)?;
     let mut sinks = Vec::new();
     for (index, id, sink) in plan.sinks() {
         let ends = sink.ends().map_err(|error| error.context(format!("sink {id:?}")))?;

@@ -134,6 +134,7 @@ fn start<'a>(seed: u64, dir: &Path, log: &Arc<EmbeddedLog>, history: &'a mut His
     task.command(Command::Run(Box::new(RecoveryPlan {
         generation,
         zero: history.zero.clone(),
+        sources: history.zero.sources.clone(),
         checkpoint: history.checkpoint.clone(),
         last_binding: last,
         lineage: history.lineage.clone(),
@@ -219,7 +220,7 @@ impl Run<'_> {
 fn check(seed: u64) {
     let dir = tempfile::tempdir().expect("a folder");
     let log = Arc::new(EmbeddedLog::open(&dir.path().join("log"), Arc::new(|| 0)).expect("a log"));
-    let zero = checkpoint_zero(&plan(seed), JOB).expect("a generator");
+    let zero = checkpoint_zero(&plan(seed), JOB, &[]).expect("a generator");
     let mut history =
         History { zero, generation: Generation(0), checkpoint: None, lineage: Lineage::default(), caps: Vec::new() };
     let mut bits = Bits(seed);

@@ -1,7 +1,7 @@
 //! The history of a job in its own folder: what a coordinator's replicated log is to a cluster.
 //!
 //! Topic `history` of the job's log, one partition. A record's header `kind` is `entry` (value: [`Entry::encode`]) or `snapshot`
-//! (value: version byte 1, then the postcard form of [`JobHistory`]); a reader starts from the last snapshot. What is before it
+//! (value: version byte 2, then the postcard form of [`JobHistory`]; version 1 had not its last field, a list); a reader starts from the last snapshot. What is before it
 //! is trimmed.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use thalweg_core::{Error, PartitionId, Result, failpoint};
 const TOPIC: &str = "history";
 const PARTITION: PartitionId = PartitionId(0);
 const KIND: &str = "kind";
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
 /// Entries between snapshots: some minutes of checkpoints.
 const SNAPSHOT_EVERY: u64 = 256;
 
@@ -52,14 +52,16 @@ pub(super) fn read(log: &EmbeddedLog) -> Result<(JobHistory, u64)> {
 }
 
 fn decode_snapshot(value: &[u8]) -> Result<JobHistory> {
+    let damaged =
+        |error| Error::external("history-entry", format!("a snapshot of the job's history is damaged: {error}"));
     match value.split_first() {
-        Some((&SNAPSHOT_VERSION, body)) => postcard::from_bytes(body).map_err(|error| {
-            Error::external("history-entry", format!("a snapshot of the job's history is damaged: {error}"))
-        }),
+        Some((&SNAPSHOT_VERSION, body)) => postcard::from_bytes(body).map_err(damaged),
+        // An empty list, as no job had grown then.
+        Some((1, body)) => postcard::from_bytes(&[body, &[0]].concat()).map_err(damaged),
         version => {
             let version = version.map_or(0, |(version, _)| *version);
             let text = format!(
-                "the job's history has version {version}, this program reads {SNAPSHOT_VERSION}; use the newer program"
+                "the job's history has version {version}, this program reads up to {SNAPSHOT_VERSION}; use the newer program"
             );
             Err(Error::user("history-entry", text))
         }
@@ -148,6 +150,9 @@ mod tests {
                 assert_eq!(*journal.history(), before);
             }
         }
+        // A snapshot of before jobs grew.
+        let now = postcard::to_extend(journal.history(), vec![1]).expect("a history");
+        assert_eq!(decode_snapshot(&now[..now.len() - 1]).expect("version 1"), *journal.history());
         let stale = Entry::GenerationStarted { generation: Generation(1), tasks: 1 };
         assert!(journal.propose(stale).expect("nothing is written").is_err());
     }

@@ -18,7 +18,7 @@ use std::sync::mpsc::channel;
 
 use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
 use thalweg_coordinator::Entry;
-use thalweg_core::{Epoch, Error, JobId, Metrics, Phase, Result, TaskIndex};
+use thalweg_core::{Epoch, Error, JobId, Metrics, PartitionSpec, Phase, Result, TaskIndex};
 use thalweg_jobs::{DeadLettersSpec, JobSpec, KafkaSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
 use thalweg_runtime::{Logs, RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
@@ -120,7 +120,8 @@ fn run_plan(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let Opened { log, kafka, mut journal, job_id, recorded } = opened;
-    create_or_check(&plan, job_id, &mut journal)?;
+    let repeated = recorded.as_ref().map_or(&[][..], |(run, _)| &run.sources);
+    create_or_check(&plan, job_id, repeated, &mut journal)?;
     let metrics = Metrics::default();
     let workers = plan.settings().workers.unwrap_or_else(cores);
     let (events, inbox) = channel();
@@ -178,10 +179,11 @@ fn run_plan(
     outcome.map_err(Failure::Failed)
 }
 
-/// Commits checkpoint 0 of a new job, or checks that an old one fits the plan.
-fn create_or_check(plan: &Plan, job_id: JobId, journal: &mut Journal) -> Result<()> {
+/// Commits checkpoint 0 of a new job, or checks that an old one fits the plan. `repeated` are the source partitions of the run that
+/// a new one repeats.
+fn create_or_check(plan: &Plan, job_id: JobId, repeated: &[PartitionSpec], journal: &mut Journal) -> Result<()> {
     let Some(zero) = journal.history().zero() else {
-        let zero = checkpoint_zero(plan, job_id)?;
+        let zero = checkpoint_zero(plan, job_id, repeated)?;
         return Ok(journal.propose(Entry::Created(zero))??);
     };
     let (kept, wanted) = (zero.partitions.get(), plan.settings().partitions.get());
@@ -210,7 +212,10 @@ fn recorded_run(data: &Path, job: &str, kafka: Option<&dyn Log>) -> Result<(Reco
     };
     let bindings = read_bindings(kafka.unwrap_or(&log), zero.job_id, &history.caps())?;
     match bindings.first() {
-        Some(first) if first.epoch == Epoch(1) => Ok((RecordedRun { job_id: zero.job_id, bindings }, dir)),
+        Some(first) if first.epoch == Epoch(1) => {
+            let sources = history.sources().cloned().collect();
+            Ok((RecordedRun { job_id: zero.job_id, sources, bindings }, dir))
+        }
         _ => {
             let text = format!(
                 "the run of job {job} in {} has not kept its bindings from the first epoch on; run it with --keep-bindings",

@@ -25,12 +25,20 @@ impl<'d> Checker<'d> {
             _ => OnDataLoss::Fail,
         };
         let group = section.get("group", convert::text);
+        let backfill = section.item("backfill").map(|item| self.backfill(what, item));
         let topics = topics?;
         let start = self.bound(what, section, "start", &topics)?;
-        Some(KafkaSourceSpec { topics, start, format: format(section)?, group, on_data_loss, include })
+        let discover_interval = section.or_default("discover_interval", convert::duration_or_none)?;
+        let format = format(section)?;
+        // One with a problem is no reason to go on without it.
+        let backfill = match backfill {
+            Some(backfill) => Some(backfill?),
+            None => None,
+        };
+        Some(KafkaSourceSpec { topics, start, backfill, format, group, on_data_loss, discover_interval, include })
     }
 
-    fn topics(&mut self, what: &str, at: &At, section: &Section<'d>) -> Option<TopicsSpec> {
+    pub(super) fn topics(&mut self, what: &str, at: &At, section: &Section<'d>) -> Option<TopicsSpec> {
         let given: Vec<&str> = TOPICS.into_iter().filter(|name| section.item(name).is_some()).collect();
         let [name] = given[..] else {
             let text = format!("{what} takes one of topic, topics and topic_pattern, and has {}", given.len());

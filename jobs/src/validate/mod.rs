@@ -1,5 +1,6 @@
 //! From a document to a job: every rule of the file, all problems at once, without looking at anything but the file.
 
+mod backfill;
 mod dead_letters;
 mod kafka;
 mod kafka_source;

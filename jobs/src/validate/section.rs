@@ -185,7 +185,7 @@ fn literal(item: &Item) -> String {
 fn example(key: &Key) -> String {
     match (key.default, key.kind) {
         (Some(default), _) => format!("`{} = {default}`", key.name),
-        (None, Kind::Table(_) | Kind::Ids(_)) => format!("a table [{}]", key.name),
+        (None, Kind::Table(_) | Kind::Backfill | Kind::Ids(_)) => format!("a table [{}]", key.name),
         (None, Kind::Offsets) => format!("`{} = {{ 0 = 120 }}`", key.name),
         (None, Kind::Texts) => format!("`{} = [\"…\"]`", key.name),
         (None, _) => format!("`{} = \"…\"`", key.name),

@@ -77,7 +77,7 @@ impl<'d> Checker<'d> {
         let section = self.section(&what, &entry.name_at, table, &of);
         self.check_csv(&what, &section);
         let connector = match connector.name {
-            "kafka" => SourceConnector::Kafka(self.kafka_source(&what, &entry.name_at, &section)?),
+            "kafka" => SourceConnector::Kafka(Box::new(self.kafka_source(&what, &entry.name_at, &section)?)),
             _ => {
                 let start = self.start(&what, connector, &section)?;
                 source_connector(self, connector, start, &section)?
@@ -87,7 +87,7 @@ impl<'d> Checker<'d> {
         Some(SourceSpec { id: entry.name.clone(), connector, rate })
     }
 
-    fn check_csv(&mut self, what: &str, section: &Section<'d>) {
+    pub(super) fn check_csv(&mut self, what: &str, section: &Section<'d>) {
         let character = |name: &str| section.or_default(name, convert::character);
         let (Some(delimiter), Some(quote)) = (character("delimiter"), character("quote")) else { return };
         let at = section.item("delimiter").or_else(|| section.item("quote"));

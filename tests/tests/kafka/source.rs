@@ -27,6 +27,7 @@ fn reads(topics: &[&str]) -> KafkaSourceConfig {
         end: None,
         on_data_loss: OnDataLoss::Fail,
         group: Broker::unique("group"),
+        discover_interval: None,
     }
 }
 

@@ -492,8 +492,8 @@ impl World {
                 generation.checkpoint = generation.checkpoint.filter(|at| *at as u64 > epoch.0);
                 Ok(())
             }
-            // A process that hears nothing goes on.
-            Command::Stop => Ok(()),
+            // A process that hears nothing goes on; the sources of this world never grow.
+            Command::Stop | Command::AddSources { .. } => Ok(()),
         }
     }
 

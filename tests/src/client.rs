@@ -32,6 +32,11 @@ impl Client {
         Self { agent: config.into(), base: format!("http://{address}") }
     }
 
+    /// Whether a job reads new input: from then on it can be stopped in order.
+    pub fn is_running(&self, job: &str) -> bool {
+        self.get(&format!("/v1/jobs/{job}")).is_ok_and(|status| status.json["state"] == "running")
+    }
+
     /// `GET`.
     pub fn get(&self, path: &str) -> Result<Answer, String> {
         answer(self.agent.get(format!("{}{path}", self.base)).call())

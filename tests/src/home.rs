@@ -50,6 +50,11 @@ impl Home {
         format!("{}-sink{sink}", self.prefix)
     }
 
+    /// The topic that a source reads.
+    pub(crate) fn input(&self, source: usize) -> String {
+        format!("{}-s{source}", self.prefix)
+    }
+
     /// The body of a sink in the job file.
     pub(crate) fn sink_toml(&self, sink: usize, partitions: u64, key: Option<KeyOf>) -> String {
         let partitioner = match key {

@@ -37,7 +37,7 @@ const WORDS: [&str; 24] = [
 
 /// Writes the files of every source of a job.
 pub(crate) fn write(job: &JobSketch, folder: &Folder) {
-    for (index, source) in job.sources.iter().enumerate() {
+    for (index, source) in job.sources.iter().enumerate().filter(|(_, source)| !source.topic) {
         let mut random = Random::new(job.seed ^ (index as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
         let extension = match source.format {
             SourceFormat::Json => "jsonl",
@@ -57,6 +57,20 @@ pub(crate) fn write(job: &JobSketch, folder: &Folder) {
             }
         }
     }
+}
+
+/// The values of the records of every source that reads a topic, by its index.
+pub(crate) fn of_topics(job: &JobSketch) -> Vec<(usize, Vec<String>)> {
+    let sources = job.sources.iter().enumerate().filter(|(_, source)| source.topic);
+    let values = sources.map(|(index, source)| {
+        let mut random = Random::new(job.seed ^ (index as u64 + 1).wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let text = file(source.format, source.records, false, &mut random);
+        // What is a blank line of a file is no record of a topic, and the columns are in the job file.
+        let lines = text.lines().skip(usize::from(source.format == SourceFormat::Csv));
+        let lines = lines.filter(|line| source.format == SourceFormat::Lines || !line.is_empty());
+        (index, lines.map(str::to_owned).collect())
+    });
+    values.collect()
 }
 
 fn file(format: SourceFormat, records: u64, bad: bool, random: &mut Random) -> String {

@@ -13,6 +13,7 @@
 mod binary;
 mod client;
 mod disturbance;
+mod feed;
 mod folder;
 mod home;
 mod input;

@@ -20,7 +20,9 @@ pub enum SourceFormat {
 pub struct SourceSketch {
     /// What it reads.
     pub format: SourceFormat,
-    /// Files, or partitions of the generator.
+    /// Whether it reads a topic of Kafka, to which the same is written while the job runs.
+    pub topic: bool,
+    /// Files, or partitions of the generator, or those that the topic has at first.
     pub parts: u64,
     /// Whether some of the files are compressed.
     pub gz: bool,
@@ -291,6 +293,25 @@ impl JobSketch {
         self
     }
 
+    /// Has all but generators read topics of Kafka, where it lives. Then it never ends, and its epochs need a time.
+    #[must_use]
+    pub fn reading_topics(mut self) -> Self {
+        self.sources.iter_mut().for_each(|source| source.topic = source.has_format());
+        if self.sources.iter().all(|source| !source.topic) {
+            let first = &mut self.sources[0];
+            (first.format, first.topic) = (SourceFormat::Json, true);
+            let rows = self.operators.iter_mut().find(|operator| operator.inputs == [0]);
+            rows.expect("every source is made rows of").step = Step::Rows(SourceFormat::Json);
+        }
+        self.interval.get_or_insert(10);
+        self
+    }
+
+    /// Whether a source reads a topic: then it never ends by itself.
+    pub fn reads_topics(&self) -> bool {
+        self.sources.iter().any(|source| source.topic)
+    }
+
     /// Its sinks in Kafka, with their partitions.
     pub(crate) fn kafka_sinks(&self) -> impl Iterator<Item = (usize, u64)> {
         self.sinks.iter().enumerate().filter_map(|(index, sink)| match sink.kind {
@@ -341,7 +362,7 @@ impl JobSketch {
         }
         text += &self.kafka.as_ref().map(Home::to_toml).unwrap_or_default();
         for (index, source) in self.sources.iter().enumerate() {
-            text += &source_toml(index, source, self.seed);
+            text += &source_toml(index, source, self.seed, self.kafka.as_ref());
         }
         for (index, operator) in self.operators.iter().enumerate() {
             let inputs = self.names(&operator.inputs);
@@ -430,10 +451,21 @@ fn fold_toml(fold: Fold) -> &'static str {
 fn source(random: &mut Random) -> SourceSketch {
     let format = *random.pick(&[SourceFormat::Json, SourceFormat::Csv, SourceFormat::Lines, SourceFormat::Generator]);
     let records = random.between(400, 4000);
-    SourceSketch { format, parts: random.between(1, 5), gz: random.once_in(3), records, rate: None }
+    SourceSketch { format, topic: false, parts: random.between(1, 5), gz: random.once_in(3), records, rate: None }
 }
 
-fn source_toml(index: usize, source: &SourceSketch, seed: u64) -> String {
+fn source_toml(index: usize, source: &SourceSketch, seed: u64, home: Option<&Home>) -> String {
+    if let Some(home) = home.filter(|_| source.topic) {
+        let format = match source.format {
+            SourceFormat::Csv => "csv\"\ncolumns = [\"k\", \"w\", \"v\", \"f\"]",
+            SourceFormat::Lines => "lines\"",
+            SourceFormat::Json | SourceFormat::Generator => "json\"",
+        };
+        let topic = home.input(index);
+        return format!(
+            "\n[sources.s{index}]\nconnector = \"kafka\"\ntopic = \"{topic}\"\ndiscover_interval = \"50ms\"\nformat = \"{format}\n"
+        );
+    }
     let rate = source.rate.map_or(String::new(), |rate| format!("rate = {rate}\n"));
     let SourceSketch { parts, records, .. } = source;
     let file = |format: &str| format!("connector = \"file\"\npath = \"in/s{index}-*\"\nformat = \"{format}\"\n");

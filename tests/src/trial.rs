@@ -5,11 +5,17 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::feed::Feed;
 use crate::outputs::check_prefix;
-use crate::reference::{Reference, recorded_in_kafka, recorded_run};
+use crate::reference::{Reference, Run, recorded_in_kafka, recorded_run};
 use crate::sketch::{JOB, JobSketch};
 use crate::stores::scan_store;
-use crate::{Binary, Client, Disturbance, Ended, Folder, Home, Observation, Outputs, Process, Random, RunFlags, input};
+use crate::{
+    Binary, Client, Disturbance, Ended, Folder, Home, Observation, Outputs, Process, Random, RunFlags, input, until,
+};
+
+/// How long a job that never ends by itself may take to come to a failpoint.
+const POINT_LIMIT: Duration = Duration::from_secs(8);
 
 /// How one run of the binary comes to its end.
 #[derive(Clone, Debug)]
@@ -87,6 +93,8 @@ pub struct TrialOptions {
     pub kafka: Option<Home>,
     /// Whether there is a sink of every kind, whatever the seed says.
     pub every_sink: bool,
+    /// Whether sources read topics of Kafka, that are written, and grow, while the job runs.
+    pub topics: bool,
 }
 
 /// What came of a trial.
@@ -178,11 +186,14 @@ impl<'a> Running<'a> {
         if let Some(changelog) = options.changelog {
             job.changelog = changelog;
         }
+        if options.topics {
+            job = job.reading_topics();
+        }
         if options.every_sink {
             job.add_every_sink();
         }
         for source in &mut job.sources {
-            source.rate = (source.records * 1000).checked_div(options.life);
+            source.rate = (source.records * 1000).checked_div(options.life).filter(|_| !source.topic);
         }
         input::write(&job, folder);
         folder.write("job.toml", job.to_toml());
@@ -204,12 +215,27 @@ impl<'a> Running<'a> {
     }
 
     fn run(mut self) -> Result<Trial, String> {
+        let Some(home) = self.job.kafka.clone().filter(|_| self.job.reads_topics()) else {
+            self.suffer()?;
+            return self.finish();
+        };
+        let feed = Feed::new(&self.job, &home);
+        let (records, life) = (feed.records(), Duration::from_millis(self.options.life));
+        std::thread::scope(|scope| {
+            scope.spawn(|| feed.run(life));
+            self.suffer()
+        })?;
+        self.finish_topics(&home, &records)
+    }
+
+    /// One run after the other, until the job has come to its end or nothing more is to happen to it.
+    fn suffer(&mut self) -> Result<(), String> {
         for fault in &self.options.faults {
             if self.one(fault)? {
                 break;
             }
         }
-        self.finish()
+        Ok(())
     }
 
     fn start(&mut self, fault: Option<&Fault>, http: bool, serve: bool) -> Process {
@@ -246,6 +272,8 @@ impl<'a> Running<'a> {
             }
             ended = match &fault.end {
                 End::Kill(after) => process.wait_for(*after),
+                // It may not come to the point, and never ends.
+                End::Point(_) if self.job.reads_topics() => process.wait_for(POINT_LIMIT),
                 End::Point(_) | End::During(_) => Some(process.wait()),
             };
             if ended.is_none() {
@@ -304,6 +332,46 @@ impl<'a> Running<'a> {
         Ok(())
     }
 
+    /// Runs until everything that is in the topics is bound, twice; stops it, and compares everything.
+    fn finish_topics(mut self, home: &Home, records: &[(usize, u64)]) -> Result<Trial, String> {
+        let mut scans = Vec::new();
+        for _ in 0..2 {
+            let mut process = self.start(None, true, false);
+            let client = Client::new(process.address()?);
+            until("a running job", || client.is_running(JOB) || process.ended().is_some());
+            until("all records to be bound", || {
+                let bound = recorded_in_kafka(&self.job, home)
+                    .is_ok_and(|run| records.iter().all(|(source, all)| run.records(*source) == *all));
+                bound || process.ended().is_some()
+            });
+            for store in self.job.stores() {
+                for at in ["latest", "committed"] {
+                    scans.extend(scan_store(&client, &store, at, self.random.between(3, 500) as usize)?);
+                }
+            }
+            process.interrupt();
+            let ended = process.wait();
+            if ended != Ended::Code(0) {
+                return Err(format!("a job that is stopped ended with {ended:?}:\n{}", process.log()));
+            }
+        }
+        let run = recorded_in_kafka(&self.job, home)?;
+        self.compare(&run, &scans)
+    }
+
+    /// Compares all that was shown with what the interpreter makes of the bindings.
+    fn compare(mut self, run: &Run, scans: &[Observation]) -> Result<Trial, String> {
+        self.look()?;
+        let observed: BTreeSet<u64> = self.seen.iter().chain(scans).map(|seen| seen.epoch).collect();
+        let reference = Reference::interpret(&self.job, self.folder.path(), run, &observed)?;
+        self.shown.check(&reference)?;
+        self.seen.iter().chain(scans).try_for_each(|seen| seen.check(&reference))?;
+        self.trial.epochs = run.bindings.len() as u64;
+        self.trial.dead_letters = reference.dead_letters.len();
+        self.trial.observed = self.seen.len();
+        Ok(self.trial)
+    }
+
     /// Runs to the end, reads the stores there and after one more restart, and compares everything.
     fn finish(mut self) -> Result<Trial, String> {
         let mut scans = Vec::new();
@@ -323,15 +391,11 @@ impl<'a> Running<'a> {
             }
             process.kill();
         }
-        self.look()?;
         let run = match &self.job.kafka {
             Some(home) => recorded_in_kafka(&self.job, home)?,
             None => recorded_run(&self.data)?,
         };
         let last = run.bindings.len() as u64;
-        let observed: BTreeSet<u64> = self.seen.iter().chain(&scans).map(|seen| seen.epoch).collect();
-        let reference = Reference::interpret(&self.job, self.folder.path(), &run, &observed)?;
-        self.shown.check(&reference)?;
         // Started again, a job that has finished has nothing to do, whatever timers it has left.
         if let Some(scan) = scans.iter().find(|scan| scan.epoch != last) {
             return Err(format!(
@@ -339,11 +403,7 @@ impl<'a> Running<'a> {
                 scan.store, scan.at, scan.epoch
             ));
         }
-        self.seen.iter().chain(&scans).try_for_each(|seen| seen.check(&reference))?;
-        self.trial.epochs = last;
-        self.trial.dead_letters = reference.dead_letters.len();
-        self.trial.observed = self.seen.len();
-        Ok(self.trial)
+        self.compare(&run, &scans)
     }
 }
 

@@ -1,11 +1,15 @@
 //! Kafka: a broker that the tests start, and what goes through it.
 
+#[path = "kafka/backfill.rs"]
+mod backfill;
 #[path = "kafka/exactness.rs"]
 mod exactness;
 #[path = "kafka/example.rs"]
 mod example;
 #[path = "kafka/faults.rs"]
 mod faults;
+#[path = "kafka/growth.rs"]
+mod growth;
 #[path = "kafka/invariants.rs"]
 mod invariants;
 #[path = "kafka/job.rs"]

@@ -9,6 +9,7 @@ mod keyed;
 mod order;
 mod run;
 mod sources;
+mod topic;
 mod visits;
 
 use std::collections::{BTreeMap, BTreeSet};

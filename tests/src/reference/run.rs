@@ -18,6 +18,14 @@ pub struct Run {
     pub bindings: Vec<Binding>,
 }
 
+impl Run {
+    /// How many records of a source are bound.
+    pub fn records(&self, source: usize) -> u64 {
+        let shares = self.bindings.iter().flat_map(|binding| &binding.shares);
+        shares.filter(|share| usize::from(share.of.source) == source).map(|share| share.count).sum()
+    }
+}
+
 /// Opens the log of a trial's job below a data folder; nothing of it is changed.
 pub(crate) fn open_log(data: &Path) -> Result<EmbeddedLog, String> {
     open_log_of(data, JOB)

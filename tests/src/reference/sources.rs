@@ -9,9 +9,9 @@ use thalweg_connectors::{
 };
 use thalweg_core::{Binding, ContentHash, PartitionId, Share, SourceKey, Value};
 
-use super::Run;
 use super::item::Item;
 use super::order::{Aside, Origins, Place, Stream};
+use super::{Run, topic};
 use crate::sketch::{JobSketch, SourceFormat, SourceSketch};
 
 /// A source partition that is read once, from its start to its end.
@@ -21,6 +21,8 @@ struct Part {
     name: String,
     /// Nothing for a partition in which nothing may be.
     reader: Option<Box<dyn RecordReader<Value>>>,
+    /// It may have come while the job ran: no binding before the first that names it has to.
+    later: bool,
 }
 
 /// All source partitions.
@@ -33,17 +35,21 @@ impl Inputs {
     pub(super) fn open(job: &JobSketch, folder: &Path) -> Result<Self, String> {
         let mut parts = Vec::new();
         for (index, sketch) in job.sources.iter().enumerate() {
-            let source = source(index, sketch, job.seed, folder);
+            let source = match &job.kafka {
+                Some(home) if sketch.topic => topic::source(home, index, format_of(sketch.format)),
+                _ => source(index, sketch, job.seed, folder),
+            };
             let specs = source.discover(index as u16).map_err(|error| error.to_string())?;
             // What sets records aside has one more partition, for those that are retried.
             let last = specs.iter().map(|spec| spec.of).max().filter(|_| job.aside && sketch.has_format());
             for spec in specs {
                 let reader = source.open(&spec, spec.start).map_err(|error| error.to_string())?;
-                parts.push(Part { of: spec.of, name: spec.name, reader: Some(reader) });
+                let later = sketch.topic && u64::from(spec.of.partition.0) >= sketch.parts;
+                parts.push(Part { of: spec.of, name: spec.name, reader: Some(reader), later });
             }
             parts.extend(last.map(|last| {
                 let partition = PartitionId(last.partition.0 + 1);
-                Part { of: SourceKey { partition, ..last }, name: String::new(), reader: None }
+                Part { of: SourceKey { partition, ..last }, name: String::new(), reader: None, later: false }
             }));
         }
         parts.sort_by_key(|part| part.of);
@@ -53,13 +59,15 @@ impl Inputs {
     /// The records of one epoch, by source, and what the sources set aside.
     pub(super) fn epoch(&mut self, binding: &Binding, origins: &Origins) -> Result<(Vec<Stream>, Vec<Aside>), String> {
         let named: Vec<SourceKey> = binding.shares.iter().map(|share| share.of).collect();
-        let known: Vec<SourceKey> = self.parts.iter().map(|part| part.of).collect();
+        // From the first binding on that names it, every one does.
+        self.parts.iter_mut().filter(|part| named.contains(&part.of)).for_each(|part| part.later = false);
+        let known: Vec<SourceKey> = self.parts.iter().filter(|part| !part.later).map(|part| part.of).collect();
         if named != known {
             return Err(format!("binding of epoch {} names {named:?}, the sources have {known:?}", binding.epoch));
         }
         let mut streams = vec![Stream::new(); self.sources];
         let mut aside = vec![Aside::new(); self.sources];
-        for (part, share) in self.parts.iter_mut().zip(&binding.shares) {
+        for (part, share) in self.parts.iter_mut().filter(|part| !part.later).zip(&binding.shares) {
             let (values, bad) = part.read(share).map_err(|error| format!("epoch {}: {error}", binding.epoch))?;
             let source = usize::from(part.of.source);
             let place = |sequence| Place { origin: origins.own(source), partition: part.of.partition.0, sequence };
@@ -129,9 +137,7 @@ fn source(index: usize, sketch: &SourceSketch, seed: u64, folder: &Path) -> Box<
         Box::new(FormattedSource::values(Box::new(files), format, Fields::All))
     };
     match sketch.format {
-        SourceFormat::Json => file(Format::Json),
-        SourceFormat::Csv => file(Format::Csv(CsvOptions::default())),
-        SourceFormat::Lines => file(Format::Lines),
+        SourceFormat::Json | SourceFormat::Csv | SourceFormat::Lines => file(format_of(sketch.format)),
         SourceFormat::Generator => Box::new(GeneratorSource {
             count: Some(sketch.records),
             keys: 40,
@@ -139,5 +145,14 @@ fn source(index: usize, sketch: &SourceSketch, seed: u64, folder: &Path) -> Box<
             seed: seed % 1_000_003,
             partitions: sketch.parts as u16,
         }),
+    }
+}
+
+/// How the records of files are written; those of topics have no line with the names of columns.
+fn format_of(format: SourceFormat) -> Format {
+    match format {
+        SourceFormat::Csv => Format::Csv(CsvOptions::default()),
+        SourceFormat::Lines => Format::Lines,
+        SourceFormat::Json | SourceFormat::Generator => Format::Json,
     }
 }

@@ -77,6 +77,19 @@ fn kills_at_any_moment_change_nothing() {
     assert!(trials.iter().any(|trial| trial.kills > 0), "nothing was killed: {trials:?}");
 }
 
+/// Sources that read topics, in which some transactions are aborted, and which get more partitions meanwhile.
+#[test]
+fn topics_that_are_written_and_grow_meanwhile_give_what_the_interpreter_says() {
+    let test = "exactness::topics_that_are_written_and_grow_meanwhile_give_what_the_interpreter_says";
+    let trials = check(test, 5100, 5, |seed| {
+        let mut random = Random::new(seed);
+        // Over the whole time in which something is written.
+        let faults = (0..3).map(|_| Fault::kill(Duration::from_millis(random.between(300, 1_300)))).collect();
+        TrialOptions { topics: true, changelog: Some(true), life: 2_500, faults, ..TrialOptions::kills(seed, 0) }
+    });
+    assert!(trials.iter().any(|trial| trial.kills > 0), "nothing was killed: {trials:?}");
+}
+
 /// Failpoints on the way of a job in Kafka.
 fn kafka_points() -> Vec<String> {
     const OF_KAFKA: [&str; 8] =

@@ -2,7 +2,9 @@
 
 use thalweg_connectors::log::Position;
 use thalweg_coordinator::Entry;
-use thalweg_core::{Epoch, Generation, JobId, PartitionId, decode_key, encode_key, parse_key};
+use thalweg_core::{
+    Epoch, Generation, JobId, PartitionId, PartitionSpec, SourceKey, decode_key, encode_key, parse_key,
+};
 use thalweg_runtime::decode_binding;
 
 pub(crate) fn position(bytes: &[u8]) {
@@ -34,10 +36,14 @@ pub(crate) fn history_entry(bytes: &[u8]) {
 }
 
 pub(crate) fn history_entries() -> Vec<Vec<u8>> {
+    let of = SourceKey { source: 1, partition: PartitionId(3) };
+    let (name, identity) = ("orders/2".to_owned(), "cluster/topic/orders/2".to_owned());
+    let partition = PartitionSpec { of, name, identity, start: 7, end: None };
     let entries = [
         Entry::GenerationStarted { generation: Generation(300), tasks: 2 },
         Entry::PlanCommitted { generation: Generation(7), last_binding: Epoch(300), fingerprint: u64::MAX },
         Entry::CheckpointAbandoned { generation: Generation(3), epoch: Epoch(70) },
+        Entry::SourcesAdded { generation: Generation(3), sources: vec![partition] },
     ];
     let encode = |entry: Entry| {
         let mut bytes = entry.encode();

@@ -323,6 +323,20 @@ fn warnings_do_not_stop_a_job() {
 }
 
 #[test]
+fn a_pattern_that_finds_what_the_job_writes_is_told() {
+    let told = |pattern: &str| {
+        let text = format!(
+            "version = 1\n[job]\nname = \"loop\"\n[kafka]\nbootstrap_servers = \"localhost:9092\"\n[sources.in]\nconnector = \
+             \"kafka\"\ntopic_pattern = \"{pattern}\"\n[sinks.out]\nconnector = \"kafka\"\ntopic = \"orders-out\"\ninputs = [\"in\"]\n"
+        );
+        let warnings = check(&text, &[]).unwrap_or_else(|problems| panic!("{}", problems.render(false))).warnings;
+        warnings.iter().map(|warning| warning.code).collect::<Vec<_>>()
+    };
+    assert_eq!(told("^orders-"), ["kafka-loop"]);
+    assert!(told("^orders-[0-9]+$").is_empty());
+}
+
+#[test]
 fn demands() {
     let source = |name: &str| format!("[sources.{name}]\nconnector = \"generator\"\n");
     let operator = |id: &str, rest: &str| format!("[operators.{id}]\nuses = {rest}\n");

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use thalweg_connectors::kafka::KafkaConfig;
+use thalweg_connectors::kafka::{KafkaConfig, Topics};
 
 use crate::convert;
 use crate::diagnostic::Diagnostic;
 use crate::document::{At, Item, ItemKind};
 use crate::keys;
-use crate::spec::{KafkaSpec, Property};
+use crate::spec::{KafkaSpec, Property, SinkConnector, SinkSpec, SourceConnector, SourceSpec, TopicsSpec};
 use crate::validate::Checker;
 use crate::validate::section::{self, Section};
 
@@ -52,6 +52,34 @@ impl<'d> Checker<'d> {
     fn check_property(&mut self, name: &str, value: Option<&str>, item: &Item) {
         if let Err(error) = KafkaConfig::check_property(name, value) {
             self.report(Diagnostic::error("kafka-property", error.message().to_owned()).at(&item.at, ""));
+        }
+    }
+
+    /// A pattern that finds a topic which the job writes has it read its own output.
+    pub(super) fn check_patterns<'s>(
+        &mut self,
+        sources: &[Option<SourceSpec>],
+        sinks: impl Iterator<Item = (&'s At, &'s Option<SinkSpec>)>,
+    ) {
+        let pattern = |source: &SourceSpec| match &source.connector {
+            SourceConnector::Kafka(kafka) => match &kafka.topics {
+                TopicsSpec::Pattern(pattern) => Some((source.id.clone(), Topics::pattern(pattern).ok()?)),
+                TopicsSpec::Named(_) => None,
+            },
+            SourceConnector::File { .. }
+            | SourceConnector::Generator(_)
+            | SourceConnector::Log { .. }
+            | SourceConnector::Stdin { .. } => None,
+        };
+        let patterns: Vec<(String, Topics)> = sources.iter().flatten().filter_map(pattern).collect();
+        for (at, sink) in sinks {
+            let Some(SinkSpec { id, connector: SinkConnector::Kafka(kafka), .. }) = sink else { continue };
+            for (source, _) in patterns.iter().filter(|(_, topics)| topics.contains(&kafka.topic)) {
+                let message = format!("sink {id:?} writes a topic that the pattern of source {source:?} finds");
+                let help =
+                    "the job would read its own output; give the topic another name, or have the pattern leave it out";
+                self.report(Diagnostic::warning("kafka-loop", message).at(at, "").help(help));
+            }
         }
     }
 

@@ -108,7 +108,8 @@ impl<'d> Checker<'d> {
         let operators: Vec<Option<OperatorSpec>> =
             members.into_iter().map(|entry| self.operator(entry, &stores, crate_name.as_deref())).collect();
         let members: Vec<_> = self.members(&root, Member::Sink).collect();
-        let sinks: Vec<Option<SinkSpec>> = members.into_iter().map(|entry| self.sink(entry)).collect();
+        let sinks: Vec<Option<SinkSpec>> = members.iter().map(|entry| self.sink(entry)).collect();
+        self.check_patterns(&sources, members.iter().map(|entry| &entry.name_at).zip(&sinks));
         let dead_letters = self.dead_letters(&root);
         let order = self.wiring(&root);
         let kafka = self.kafka(&root);

@@ -8,6 +8,7 @@
 //! 2. **Exactly once.** Opened at the position of checkpoint C, the sink is given every epoch after C again. What it shows
 //!    already it compares and suppresses; a difference is an error of kind internal. What is torn it completes.
 //! 3. **Durability.** When [`SinkWriter::sync`] returns, everything written before is durable, and the positions are the ends.
+//!    A checkpoint waits until [`Sink::is_settled`] says so of each.
 //! 4. **Nothing else.** After [`SinkWriter::replayed`] nothing may be left of the old tail: records beyond the last binding
 //!    are an error that names the sink.
 //! 5. **Fencing.** A sink opened under a generation keeps out every older one.
@@ -70,6 +71,13 @@ pub trait Sink: Send + Sync {
     /// Whether all partitions go through one writer, in the order (epoch, partition, sequence).
     fn single(&self) -> bool {
         false
+    }
+
+    /// Whether what is before this end of a partition is visible and stays so. A checkpoint is acknowledged when it is: a log may
+    /// have acknowledged a commit, and its readers see it later.
+    fn is_settled(&self, partition: PartitionId, end: u64) -> Result<bool> {
+        let _ = (partition, end);
+        Ok(true)
     }
 
     /// Opens the writer of some partitions.

@@ -15,6 +15,8 @@ use super::partitions::PartitionList;
 use super::patience::patiently;
 
 const NO_ERROR: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
+/// Of a consumer that reads nothing.
+const WAIT_MS: u32 = 100;
 /// Room for librdkafka's messages.
 const MESSAGE_BYTES: usize = 512;
 
@@ -28,7 +30,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(config: &Arc<KafkaConfig>, group: &str) -> Result<Self> {
         // Ends are those of the log itself, also behind open transactions.
-        Ok(Self { consumer: Consumer::open(config, group, Isolation::Uncommitted)? })
+        Ok(Self { consumer: Consumer::open(config, group, Isolation::Uncommitted, WAIT_MS)? })
     }
 
     pub(super) fn rk(&self) -> *mut sys::rd_kafka_t {

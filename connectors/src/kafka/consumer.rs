@@ -20,17 +20,15 @@ use crate::Waker;
 
 /// Messages that are taken from librdkafka at once.
 const BATCH: usize = 1024;
-/// What librdkafka may hold for all partitions of a consumer, and for how long it waits for a fetch to fill.
-const LIMITS: [(&str, &str); 5] = [
+/// What librdkafka may hold for all partitions of a consumer, and how it goes on after a pause.
+const LIMITS: [(&str, &str); 4] = [
     ("queued.max.messages.kbytes", "16384"),
-    ("fetch.wait.max.ms", "100"),
     ("fetch.message.max.bytes", "1048576"),
     // How long a partition whose queue was full is left alone, and one that had an error: a second and a half by default.
     ("fetch.queue.backoff.ms", "5"),
     ("fetch.error.backoff.ms", "100"),
 ];
 
-/// What readers of the engine's own topics set: they want whole megabytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Isolation {
     /// What a transaction has committed, and nothing behind an open one.
@@ -48,13 +46,20 @@ pub(super) struct Consumer {
 }
 
 impl Consumer {
-    /// Makes a consumer; `group` is where positions are committed to.
-    pub(super) fn open(config: &Arc<KafkaConfig>, group: &str, isolation: Isolation) -> Result<Arc<Self>> {
+    /// Makes a consumer; `group` is where positions are committed to. A broker that has nothing to give says so after `wait_ms`:
+    /// where a partition ends is known then, and not earlier.
+    pub(super) fn open(
+        config: &Arc<KafkaConfig>,
+        group: &str,
+        isolation: Isolation,
+        wait_ms: u32,
+    ) -> Result<Arc<Self>> {
         let mut native = NativeConfig::new();
         let isolation = match isolation {
             Isolation::Committed => "read_committed",
             Isolation::Uncommitted => "read_uncommitted",
         };
+        let wait = wait_ms.to_string();
         let own = [
             ("group.id", group),
             ("isolation.level", isolation),
@@ -64,7 +69,8 @@ impl Consumer {
             ("auto.offset.reset", "error"),
             ("enable.partition.eof", "true"),
         ];
-        for (name, value) in LIMITS.into_iter().chain(config.properties()).chain(own) {
+        let limits = LIMITS.into_iter().chain([("fetch.wait.max.ms", wait.as_str())]);
+        for (name, value) in limits.chain(config.properties()).chain(own) {
             native.set(name, value)?;
         }
         let client = Client::new(rd_kafka_type_t::RD_KAFKA_CONSUMER, native)?;

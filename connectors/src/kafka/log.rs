@@ -11,10 +11,17 @@ use super::KafkaConfig;
 use super::cluster::Cluster;
 use super::consumer::{Consumer, Isolation, Next, PartitionQueue, headers, parts, timestamp};
 use super::producer::KafkaProducer;
-use crate::log::{Delivery, Log, LogReader, LogRecord, NewRecord, Producer, Retention, TopicInfo, TopicSpec};
+use crate::log::{
+    Delivery, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Release, Retention, TopicInfo,
+    TopicSpec,
+};
 
 /// How long a reader waits for the first message of a batch before it looks at the limit again.
 const WAIT_MS: i32 = 100;
+/// How soon, and how often, it is asked where the partition ends when nothing comes, not even its end.
+const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+/// How soon the broker says that there is nothing more: what is read back here ends, and a start waits for it.
+const END_MS: u32 = 10;
 /// How long the topics of a cluster may take to be known after they were made.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -43,7 +50,7 @@ impl KafkaLog {
     pub fn new(config: KafkaConfig, client: &str, look: Look) -> Result<Self> {
         let config = Arc::new(config);
         let cluster = Arc::new(Cluster::new(&config, client)?);
-        let readers = Consumer::open(&config, client, Isolation::Committed)?;
+        let readers = Consumer::open(&config, client, Isolation::Committed, END_MS)?;
         Ok(Self { config, cluster, trimming: Arc::default(), readers, look, seen: Mutex::default() })
     }
 
@@ -188,6 +195,31 @@ impl Log for KafkaLog {
         self.cluster.offsets(topic, partition)
     }
 
+    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
+        // Of what readers of committed records are let see.
+        Ok(self.readers.offsets(topic, partition)?.1)
+    }
+
+    /// A broker that dies while it coordinates a transaction can, when it is back, hold it for ended without having written the
+    /// marker into every partition (seen with 4.3.1: killed behind PrepareCommit, it went on before it knew the partition's new
+    /// leader). Nothing ends the transaction then but the marker of another one of the same producer id, which gives the records of
+    /// both the same fate.
+    fn release(&self, Owner { id, release }: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
+        let mut producer = KafkaProducer::transactional(&self.config, id)?;
+        producer.begin()?;
+        // A compacted topic takes no record without a key.
+        let filler = NewRecordRef { key: Some(&[]), ..NewRecordRef::default() };
+        producer.append_ref(topic, partition, filler)?;
+        match release {
+            Release::Commit => producer.commit().map(drop),
+            Release::Abort => {
+                // What is not delivered is not of the transaction.
+                producer.deliver(self.config.transaction_timeout)?;
+                producer.abort()
+            }
+        }
+    }
+
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {
         // Beside whoever asks, who must not wait for it; what is left over goes with the next call.
         if self.trimming.swap(true, Ordering::AcqRel) {
@@ -216,7 +248,7 @@ struct KafkaReader {
 
 impl LogReader for KafkaReader {
     fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool> {
-        let (before, began, mut bytes) = (out.len(), std::time::Instant::now(), 0);
+        let (before, began, mut bytes, mut next_look) = (out.len(), std::time::Instant::now(), 0, LOOK);
         loop {
             let any = out.len() > before;
             if any && bytes >= max_bytes {
@@ -244,7 +276,8 @@ impl LogReader for KafkaReader {
                     return Ok(any);
                 }
                 Next::Nothing if any || self.at_end => return Ok(any),
-                Next::Nothing => {
+                Next::Nothing if began.elapsed() >= next_look => {
+                    next_look += LOOK;
                     // Whoever reads from behind the first record of an open transaction is told nothing, not even that it is the end.
                     if self.queue.end()? < self.position {
                         return Ok(false);
@@ -255,6 +288,7 @@ impl LogReader for KafkaReader {
                         return Err(Error::external("kafka-away", text).retryable());
                     }
                 }
+                Next::Nothing => {}
             }
         }
     }

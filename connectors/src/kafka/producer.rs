@@ -128,7 +128,7 @@ impl KafkaProducer {
     }
 
     /// Waits until every record is acknowledged; the ends of the partitions.
-    fn deliver(&self, limit: Duration) -> Result<Vec<(usize, i32, u64)>> {
+    pub(super) fn deliver(&self, limit: Duration) -> Result<Vec<(usize, i32, u64)>> {
         let began = Instant::now();
         loop {
             // Safety: the handle lives.

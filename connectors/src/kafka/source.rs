@@ -31,6 +31,8 @@ const SETTLE: Duration = Duration::from_secs(10);
 const OF_ENGINE: [&str; 4] = ["bindings-", "changelog-", "dead-letters-", "generation-"];
 /// How soon it is asked again.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
+/// How long a broker holds a request that it has nothing for.
+const WAIT_MS: u32 = 100;
 
 /// Which topics are read.
 #[derive(Clone, Debug)]
@@ -126,7 +128,7 @@ impl KafkaSource {
             return Ok(Arc::clone(connected));
         }
         let cluster = Cluster::new(&self.kafka, &self.config.group)?;
-        let consumer = Consumer::open(&self.kafka, &self.config.group, Isolation::Committed)?;
+        let consumer = Consumer::open(&self.kafka, &self.config.group, Isolation::Committed, WAIT_MS)?;
         let cluster_id = cluster.id()?;
         let on_data_loss = self.config.on_data_loss;
         let made = Arc::new(Connected { cluster, consumer, cluster_id, opened: Mutex::default(), on_data_loss });

@@ -56,7 +56,7 @@ fn put(producer: &mut dyn Producer, topic: &str, partition: PartitionId, values:
 /// Reads up to the end that the log tells.
 fn all(log: &dyn Log, topic: &str, partition: PartitionId, from: u64) -> Result<Vec<LogRecord>> {
     let mut out = Vec::new();
-    read_to_end(log, topic, partition, from, |record| {
+    read_to_end(log, topic, partition, from, None, |record| {
         out.push(record);
         Ok(())
     })?;

@@ -10,12 +10,15 @@
 //! 3. [`Producer::commit`] makes everything since [`Producer::begin`] durable and visible, per topic partition all or nothing.
 //!    After an error of `commit` the outcome is unknown, and the producer is unusable: fence anew, read what is there.
 //! 4. Readers see only committed records, and never one that could vanish after a crash.
-//! 5. Time is the broker's: when the record was appended, not when the event happened.
+//! 5. A commit that is acknowledged is decided, and visible soon after: when [`Log::stable_end`] has passed it. Until then a log may
+//!    still lose that decision in a partition, where its transaction then stays open: see [`Log::release`].
+//! 6. Time is the broker's: when the record was appended, not when the event happened.
 
 #[doc(hidden)]
 pub mod conformance;
 mod embedded;
 mod position;
+mod reading;
 #[doc(hidden)]
 pub mod simulated;
 mod sink;
@@ -24,12 +27,13 @@ mod source;
 pub(crate) use embedded::check_name as check_topic_name;
 pub use embedded::{CleanReport, Clock, EmbeddedLog, MAX_RECORD_BYTES};
 pub use position::{POSITION_HEADER, Position};
+pub use reading::{Owner, Release, ToEnd, read_to_end};
 pub use sink::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
 pub use source::{LogSource, LogSourceConfig, Start};
 
 use std::time::Duration;
 
-use thalweg_core::{Error, Generation, PartitionId, Result};
+use thalweg_core::{Generation, PartitionId, Result};
 
 /// What a topic keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,6 +152,20 @@ pub trait Log: Send + Sync {
     fn wait(&self, time: Duration) {
         std::thread::sleep(time);
     }
+
+    /// The offset before which everything is decided: visible, or dropped for good. An open transaction holds it back, and with it
+    /// what readers see.
+    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
+        Ok(self.offsets(topic, partition)?.1)
+    }
+
+    /// Ends what an owner has left open in a partition although the log takes all of its transactions for ended. To be called after
+    /// a fence of its id; the producer that has the id now is fenced by it. A log that cannot lose the end of a transaction has
+    /// nothing to do.
+    fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
+        let _ = (owner, topic, partition);
+        Ok(())
+    }
 }
 
 /// Appends in transactions.
@@ -187,52 +205,4 @@ pub trait LogReader: Send {
 
     /// Every visible record before this offset has been read.
     fn position(&self) -> u64;
-}
-
-/// Bytes read from a log at once.
-const READ_BYTES: usize = 4 << 20;
-/// How long the open transaction of somebody else may hold back what is read: longer than a broker lets one be open by default.
-const HELD_BACK: Duration = Duration::from_secs(16 * 60);
-/// How soon it is looked whether it has ended.
-const HELD_BACK_POLL: Duration = Duration::from_millis(10);
-
-/// Gives every committed record of a partition from an offset on, up to the end that it has now, to `take`; returns the offset up
-/// to which everything was given.
-///
-/// Records that are committed behind the open transaction of somebody else are not visible before that ends. They are waited for:
-/// what reads back what was written must not miss any of it.
-///
-/// Errors: those of the log and of `take`; `log-held-back` where such a transaction does not end.
-pub fn read_to_end(
-    log: &dyn Log,
-    topic: &str,
-    partition: PartitionId,
-    from: u64,
-    mut take: impl FnMut(LogRecord) -> Result<()>,
-) -> Result<u64> {
-    let (_, end) = log.offsets(topic, partition)?;
-    if from >= end {
-        return Ok(from);
-    }
-    let mut reader = log.reader(topic, partition, from)?;
-    let (mut records, mut waited) = (Vec::new(), Duration::ZERO);
-    loop {
-        let any = reader.read(READ_BYTES, &mut records)?;
-        records.drain(..).try_for_each(&mut take)?;
-        if reader.position() >= end {
-            return Ok(reader.position());
-        }
-        if !any {
-            if waited > HELD_BACK {
-                let text = format!(
-                    "topic {topic:?}, partition {partition}: an open transaction at offset {} holds back what is behind it, up to \
-                     {end}; find its producer and end it (kafka-transactions.sh find-hanging)",
-                    reader.position()
-                );
-                return Err(Error::external("log-held-back", text));
-            }
-            log.wait(HELD_BACK_POLL);
-            waited += HELD_BACK_POLL;
-        }
-    }
 }

@@ -12,6 +12,7 @@ mod writer;
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use thalweg_core::{PartitionCount, PartitionId, Result};
 
 use super::{Delivery, Log, Retention, TopicSpec};
@@ -59,6 +60,8 @@ pub struct LogSink {
     log: Arc<dyn Log>,
     producer: Arc<SinkProducer>,
     target: Target,
+    /// What was asked for last, by partition of the topic: it only grows.
+    settled: Mutex<Vec<u64>>,
 }
 
 impl LogSink {
@@ -75,7 +78,8 @@ impl LogSink {
         let count = found.map(|found| found.partitions).or(config.topic_partitions);
         let count = count.unwrap_or_else(|| config.partitions.get());
         let compacted = found.is_some_and(|found| found.compacted);
-        Ok(Self { log, producer, target: Target { config, count, compacted } })
+        let settled = Mutex::new(vec![0; count as usize]);
+        Ok(Self { log, producer, target: Target { config, count, compacted }, settled })
     }
 }
 
@@ -100,6 +104,14 @@ impl Sink for LogSink {
     fn ends(&self) -> Result<Vec<(PartitionId, u64)>> {
         let partitions = (0..self.target.count).map(|partition| PartitionId(partition as u16));
         partitions.map(|partition| Ok((partition, self.log.offsets(self.target.name(), partition)?.1))).collect()
+    }
+
+    fn is_settled(&self, partition: PartitionId, end: u64) -> Result<bool> {
+        let settled = &mut self.settled.lock()[usize::from(partition.0)];
+        if *settled < end && self.producer.delivery() == Delivery::ExactlyOnce {
+            *settled = self.log.stable_end(self.target.name(), partition)?;
+        }
+        Ok(*settled >= end || self.producer.delivery() == Delivery::AtLeastOnce)
     }
 
     fn open(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {

@@ -3,7 +3,7 @@
 //! Value: format version (1 byte, now 1), then the postcard form of [`Binding`]. Key: none. The log frames and checks the bytes.
 
 use std::sync::Arc;
-use thalweg_connectors::log::{Log, NewRecord, Producer, Retention, TopicSpec, read_to_end};
+use thalweg_connectors::log::{Log, NewRecord, Owner, Producer, Release, Retention, TopicSpec, read_to_end};
 
 use thalweg_core::{Binding, Blame, Epoch, Error, Generation, JobId, PartitionId, Result, failpoint};
 
@@ -39,10 +39,19 @@ fn topic_of(job: JobId) -> String {
     format!("bindings-{job}")
 }
 
+fn id_of(job: JobId) -> String {
+    format!("{job}-bindings")
+}
+
+/// What was acknowledged may have been acted upon: it stays.
+fn owner(id: &str) -> Option<Owner<'_>> {
+    Some(Owner { id, release: Release::Commit })
+}
+
 impl BindingsWriter {
     /// Makes the topic where it is missing and fences every earlier writer.
     pub fn open(log: Arc<dyn Log>, job: JobId, generation: Generation) -> Result<Self> {
-        let (topic, id) = (topic_of(job), format!("{job}-bindings"));
+        let (topic, id) = (topic_of(job), id_of(job));
         log.ensure(&TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::Keep })?;
         let producer = log.fence(&id, generation)?;
         let (_, known) = log.offsets(&topic, PARTITION)?;
@@ -78,7 +87,9 @@ impl BindingsWriter {
     fn try_append(&mut self, bindings: &[Binding]) -> Result<()> {
         failpoint::pass("bindings-append")?;
         if self.producer.is_spent() {
-            self.producer = self.log.fence(&self.id, self.generation)?;
+            // What it has acknowledged is there, also where the broker died before all of its ends were written.
+            let there = self.renew(&[])?;
+            assert_eq!(there, 0, "no binding is looked for");
         }
         self.producer.begin()?;
         for binding in bindings {
@@ -102,7 +113,7 @@ impl BindingsWriter {
     fn renew(&mut self, bindings: &[Binding]) -> Result<usize> {
         self.producer = self.log.fence(&self.id, self.generation)?;
         let (mut there, offsets) = (0, &mut self.offsets);
-        self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, |record| {
+        self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, owner(&self.id), |record| {
             let binding = decode(record.record.value.as_deref().unwrap_or_default())?;
             if bindings.get(there) == Some(&binding) {
                 offsets.push((binding.epoch, record.offset));
@@ -132,9 +143,9 @@ impl BindingsWriter {
 
 /// All bindings after `after` that are in the log, of every generation, in log order.
 pub fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
-    let (topic, mut found) = (topic_of(job), Vec::new());
+    let (topic, id, mut found) = (topic_of(job), id_of(job), Vec::new());
     let (first, _) = log.offsets(&topic, PARTITION)?;
-    read_to_end(log, &topic, PARTITION, first, |record| {
+    read_to_end(log, &topic, PARTITION, first, owner(&id), |record| {
         let binding = decode(record.record.value.as_deref().unwrap_or_default())
             .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;
         if binding.epoch > after {

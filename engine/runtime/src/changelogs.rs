@@ -15,6 +15,11 @@ pub(crate) fn changelog_topic(job: JobId, store: &str) -> String {
     format!("changelog-{job}-{}", store.replace('~', "."))
 }
 
+/// The id of a task's producer.
+pub(crate) fn id_of(job: JobId, task: TaskIndex) -> String {
+    format!("{job}-changelogs-{task}")
+}
+
 /// Writes the changelogs of a task in one log.
 pub(crate) struct Changelogs {
     log: Arc<dyn Log>,
@@ -42,7 +47,7 @@ impl Changelogs {
                 retention: Retention::Compact { delete_retention_ms: DELETE_RETENTION_MS },
             })?;
         }
-        let id = format!("{job}-changelogs-{task}");
+        let id = id_of(job, task);
         let producer = Some(log.fence(&id, generation)?);
         Ok(Self { log, job, id, generation, stores, producer })
     }

@@ -7,10 +7,13 @@
 //! Where the changelogs cannot be written, the checkpoint is given up and the next one writes what differs from the last committed
 //! one. It may be given up at any other moment too: what still arrives of it is dropped.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use parking_lot::RwLock;
+use thalweg_connectors::Sink;
 use thalweg_core::{Blame, Epoch, Generation, Result, Series, SinkKey, failpoint};
 use thalweg_operators::Failure;
 use thalweg_state::{Backend, CommittedView, PendingFile, SealedStore};
@@ -21,6 +24,9 @@ use crate::event::{CheckpointMessage, DriverEvent, Durable};
 /// The newest committed state, for reads that never wait for a worker.
 pub(crate) type Committed = Arc<RwLock<Option<(Epoch, Arc<CommittedView>)>>>;
 
+/// How soon it is looked again whether what the sinks have committed is visible.
+const SETTLING: Duration = Duration::from_millis(5);
+
 /// A checkpoint in the making.
 struct Open {
     epoch: Epoch,
@@ -28,8 +34,16 @@ struct Open {
     /// Its changelogs could not be written: it waits to be given up.
     failed: bool,
     files: Option<(Vec<PendingFile>, Durable)>,
+    /// Where the sinks ended; before that, those of them that are not settled.
     sinks: Option<Vec<(SinkKey, u64)>>,
+    unsettled: Vec<(SinkKey, u64)>,
     told: bool,
+}
+
+impl Open {
+    fn new(epoch: Epoch) -> Self {
+        Self { epoch, sealed: Vec::new(), failed: false, files: None, sinks: None, unsettled: Vec::new(), told: false }
+    }
 }
 
 /// See the module's description.
@@ -38,6 +52,8 @@ pub(crate) struct Checkpointer {
     pub(crate) backend: Arc<Backend>,
     /// One for each log that has some.
     pub(crate) changelogs: Vec<Changelogs>,
+    /// By their index in the plan.
+    pub(crate) sinks: BTreeMap<u16, Arc<dyn Sink>>,
     /// Stores times workers.
     pub(crate) expected: usize,
     pub(crate) committed: Committed,
@@ -57,11 +73,12 @@ impl Checkpointer {
     fn work(&mut self, inbox: &Receiver<CheckpointMessage>) -> Result<()> {
         let mut open: Option<Open> = None;
         loop {
-            match inbox.recv() {
+            let is_unsettled = open.as_ref().is_some_and(|open| !open.unsettled.is_empty());
+            match if is_unsettled { inbox.recv_timeout(SETTLING) } else { inbox.recv().map_err(Into::into) } {
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(CheckpointMessage::Begin(epoch)) => {
                     assert!(open.is_none(), "at most one checkpoint is undecided");
-                    open =
-                        Some(Open { epoch, sealed: Vec::new(), failed: false, files: None, sinks: None, told: false });
+                    open = Some(Open::new(epoch));
                 }
                 Ok(CheckpointMessage::Sealed(sealed)) => {
                     // A store may have sealed a checkpoint before its worker was told that it is given up.
@@ -71,6 +88,7 @@ impl Checkpointer {
                 }
                 Ok(CheckpointMessage::Synced(epoch, sinks)) => {
                     if let Some(open) = open.as_mut().filter(|open| open.epoch == epoch) {
+                        open.unsettled.clone_from(&sinks);
                         open.sinks = Some(sinks);
                     }
                 }
@@ -87,7 +105,7 @@ impl Checkpointer {
                     }
                     failpoint::pass("checkpoint-abandoned")?;
                 }
-                Ok(CheckpointMessage::Stop) | Err(_) => return Ok(()),
+                Ok(CheckpointMessage::Stop) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
             if let Some(open) = &mut open {
                 self.proceed(open)?;
@@ -121,14 +139,32 @@ impl Checkpointer {
                 Err(error) => return Err(error),
             }
         }
+        self.settle(open)?;
         let early = failpoint::bug("checkpoint-before-sinks");
-        if let Some((_, durable)) = open.files.as_mut().filter(|_| !open.told && (open.sinks.is_some() || early)) {
+        let settled = open.sinks.is_some() && open.unsettled.is_empty();
+        if let Some((_, durable)) = open.files.as_mut().filter(|_| !open.told && (settled || early)) {
             open.told = true;
             let sinks = open.sinks.clone().unwrap_or_default();
             let durable = Durable { stores: std::mem::take(&mut durable.stores), sinks, ..*durable };
             let _ = self.events.send(DriverEvent::Durable(durable));
         }
         Ok(())
+    }
+
+    /// Looks which of the sinks' ends are visible by now.
+    fn settle(&self, open: &mut Open) -> Result<()> {
+        let mut outcome = Ok(());
+        open.unsettled.retain(|(key, end)| {
+            let settled = self.sinks.get(&key.sink).map_or(Ok(true), |sink| sink.is_settled(key.partition, *end));
+            match settled {
+                Ok(settled) => !settled,
+                Err(error) => {
+                    outcome = Err(error);
+                    true
+                }
+            }
+        });
+        outcome
     }
 
     /// Writes one synced file for each store that has changed.

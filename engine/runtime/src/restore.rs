@@ -1,16 +1,15 @@
 //! Brings the local state to checkpoint C: from local disk where it is at C, else from the changelog; never a wrong answer.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use thalweg_connectors::log::{Log, read_to_end};
+use thalweg_connectors::log::{Log, Owner, Release, read_to_end};
 use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState};
-use thalweg_operators::{ChangelogKind, Plan};
+use thalweg_operators::ChangelogKind;
 use thalweg_state::changelog::Fold;
 use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
 
-use crate::changelogs::changelog_topic;
-use crate::config::Logs;
+use crate::changelogs::{self, changelog_topic};
+use crate::config::TaskConfig;
 use crate::restore_progress::RestoreProgress;
 
 /// Opens the state folder and brings every store to C.
@@ -18,12 +17,11 @@ use crate::restore_progress::RestoreProgress;
 /// Errors: `state-of-another-job` and the other refusals of [`Backend::open`]; `state-lost` where neither the disk nor a
 /// changelog has C; `state-ahead` where the disk is beyond C; `state-digest` where what was restored is not what C says.
 pub(crate) fn restore(
-    dir: &Path,
-    plan: &Plan,
+    config: &TaskConfig,
     recovery: &RecoveryPlan,
-    logs: &Logs,
     progress: &RestoreProgress,
 ) -> Result<Arc<Backend>> {
+    let TaskConfig { plan, logs, state_dir, .. } = config;
     let specs: Vec<_> = plan
         .stores()
         .into_iter()
@@ -42,7 +40,7 @@ pub(crate) fn restore(
     let kinds = plan.stores().into_iter().map(|(shape, settings)| (shape.id, settings.changelog));
     let names: Vec<(String, ChangelogKind)> = kinds.collect();
     let mut backend =
-        Backend::open(dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
+        Backend::open(state_dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
     backend.recover_pending(&recovery.lineage)?;
     let Some(checkpoint) = &recovery.checkpoint else {
         return refuse_leftovers(&backend, &names, recovery).map(|()| Arc::new(backend));
@@ -66,8 +64,12 @@ pub(crate) fn restore(
     }
     if !from_changelogs.is_empty() {
         progress.begin(from_changelogs.iter().map(Changelog::records).sum());
+        let id = changelogs::id_of(recovery.zero.job_id, config.task);
+        // Whether a checkpoint is committed says the lineage, not the log: what is left open may as well be seen.
+        let owner = Owner { id: &id, release: Release::Commit };
         for changelog in from_changelogs {
-            from_changelog(&backend, changelog, recovery, (checkpoint.generation, checkpoint.epoch), progress)?;
+            let committed = (checkpoint.generation, checkpoint.epoch);
+            from_changelog(&backend, changelog, owner, recovery, committed, progress)?;
         }
         progress.end();
     }
@@ -149,20 +151,20 @@ impl Changelog<'_> {
 fn from_changelog(
     backend: &Backend,
     Changelog { state, log, topic, offsets: (first, _) }: Changelog<'_>,
+    owner: Owner<'_>,
     recovery: &RecoveryPlan,
-    (generation, epoch): (Generation, Epoch),
+    committed: (Generation, Epoch),
     progress: &RestoreProgress,
 ) -> Result<()> {
     let mut fold = Fold::default();
     let mut reached = first;
     // To the fenced end of the log, not to C's offset: what is there may prove that a record of C is obsolete.
-    let end = read_to_end(log, &topic, state.partition, first, |record| {
+    let end = read_to_end(log, &topic, state.partition, first, Some(owner), |record| {
         // By offsets, as the total is: compaction leaves gaps in both.
         progress.advance(record.offset + 1 - reached);
         reached = record.offset + 1;
         fold.push(&record.record.key.unwrap_or_default(), record.record.value.as_deref())
     })?;
     progress.advance(end - reached);
-    let committed = (generation, epoch);
     backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, end)
 }

@@ -97,6 +97,7 @@ impl Running {
             generation: recovery.generation,
             backend: backend.clone(),
             changelogs,
+            sinks: config.plan.sinks().into_iter().map(|(index, _, sink)| (index, sink)).collect(),
             expected: config.plan.stores().len() * config.workers,
             committed,
             events: place.driver.clone(),

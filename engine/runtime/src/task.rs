@@ -183,8 +183,7 @@ impl Waiting {
         let stored = bindings::valid(std::mem::take(&mut self.stored), &recovery.caps, recovery.last_binding);
         assert_eq!(stored.len() as u64, recovery.last_binding.0 - checkpoint.0, "every binding of (C, B] was found");
         writer.remember(&stored);
-        let TaskConfig { state_dir, plan, logs, .. } = &self.place.config;
-        let backend = restore(state_dir, plan, recovery, logs, &self.place.shared.restoring)?;
+        let backend = restore(&self.place.config, recovery, &self.place.shared.restoring)?;
         let running = Running::open(&self.place, recovery, stored, backend, changelogs)?;
         running.run(&self.place, recovery, writer, inbox)
     }

@@ -12,7 +12,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use thalweg_connectors::kafka::{KafkaConfig, KafkaLog};
-use thalweg_connectors::log::{Log, NewRecord, Retention, TopicSpec, read_to_end};
+use thalweg_connectors::log::{Log, NewRecord, Owner, Release, Retention, TopicSpec, read_to_end};
 use thalweg_core::{Blame, Error, Generation, JobId, PartitionId, Result, failpoint};
 
 const VERSION: u8 = 1;
@@ -81,7 +81,7 @@ impl Claims {
     }
 
     fn try_claim(&self, claim: Claim) -> Result<()> {
-        let mut producer = self.log.fence(&format!("{}-generation", self.job), claim.generation)?;
+        let mut producer = self.log.fence(&self.id(), claim.generation)?;
         match self.last()? {
             Some(last) if last == claim => return Ok(()),
             Some(last) if last.generation >= claim.generation => {
@@ -103,12 +103,17 @@ impl Claims {
         ends.first().map_or(Ok(()), |(topic, partition, end)| self.log.trim(topic, *partition, end - 1))
     }
 
+    fn id(&self) -> String {
+        format!("{}-generation", self.job)
+    }
+
     /// The claim that counts. The topic is there: nothing is fenced before the first claim.
     fn last(&self) -> Result<Option<Claim>> {
         let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let (first, _) = self.log.offsets(&self.topic, PARTITION)?;
-        let mut last = None;
-        read_to_end(&*self.log, &self.topic, PARTITION, first, |record| {
+        let (mut last, id) = (None, self.id());
+        let owner = Some(Owner { id: &id, release: Release::Commit });
+        read_to_end(&*self.log, &self.topic, PARTITION, first, owner, |record| {
             let value = record.record.value.unwrap_or_default();
             let claim = Claim::decode(&value).ok_or_else(|| {
                 let text = format!("{}, offset {}: no claim of this version of the program", self.topic, record.offset);

@@ -156,6 +156,14 @@ impl Log for SimulatedLog {
         self.cluster.ends(topic, partition)
     }
 
+    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
+        let stable = self.cluster.stable_end(topic, partition)?;
+        if stable < self.cluster.ends(topic, partition)?.1 {
+            self.cluster.advance(self.cluster.waits.read_ms);
+        }
+        Ok(stable)
+    }
+
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {
         self.cluster.drop_records(topic, partition, before)
     }

@@ -101,7 +101,7 @@ fn an_open_transaction_holds_readers_back_until_its_time_is_over() {
     other.commit().unwrap();
     assert_eq!(shown(&cluster), "");
     let mut read = Vec::new();
-    let end = read_to_end(&log, "t", P0, 0, |record| {
+    let end = read_to_end(&log, "t", P0, 0, None, |record| {
         read.push(record.offset);
         Ok(())
     });

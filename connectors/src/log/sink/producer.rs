@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
-use crate::log::{Delivery, Log, NewRecordRef, Producer};
+use crate::log::{Delivery, Log, NewRecordRef, Owner, Producer, Release};
 
 /// Replacements in a row without a commit in between, before the job is told that it cannot write. Each waits for the broker
 /// by itself.
@@ -66,6 +66,11 @@ impl SinkProducer {
     /// Its log.
     pub fn log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.log)
+    }
+
+    /// Who writes, to those who read it back: what was not seen is written again.
+    pub(super) fn owner(&self) -> Owner<'_> {
+        Owner { id: &self.id, release: Release::Abort }
     }
 
     /// What is promised.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use thalweg_core::{Epoch, Error, JobId, PartitionId, Result};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::Target;
-use crate::log::{Log, LogRecord, NewRecord, NewRecordRef, POSITION_HEADER, Position, read_to_end};
+use super::{SinkProducer, Target};
+use crate::log::{LogRecord, NewRecord, NewRecordRef, POSITION_HEADER, Position, ToEnd};
 
 /// A record of the tail.
 #[derive(Clone, Copy, Debug)]
@@ -44,37 +44,50 @@ pub(super) fn hash(record: NewRecordRef<'_>) -> u64 {
     hash.digest()
 }
 
+/// Partitions that are read side by side.
+const AT_ONCE: usize = 16;
+
 /// Reads the tails of the topic from `ends` on, which move to where they end now. Records of `known` and earlier epochs are
 /// there, and known to be.
 pub(super) fn scan(
-    log: &dyn Log,
+    producer: &SinkProducer,
     target: &Target,
     job: JobId,
     known: Epoch,
     ends: &mut BTreeMap<PartitionId, u64>,
     parts: &mut Parts,
 ) -> Result<()> {
-    let topic = target.name();
-    for (partition, end) in ends {
-        let (first, last) = log.offsets(topic, *partition)?;
-        if first > *end || last < *end {
-            let message = format!(
-                "sink topic {topic:?} partition {partition}: offset {end} of the checkpoint is not in it, it holds {first} to {last}; \
-                 what was written cannot be told: keep records longer, or create the job anew"
-            );
-            return Err(Error::external("sink-lost", message));
+    let mut note_one = |partition: PartitionId, record: &LogRecord| {
+        let Some(position) = position(&record.record) else { return Ok(()) };
+        if position.job != job || position.sink != target.config.sink || position.epoch <= known {
+            return Ok(());
         }
-        *end = read_to_end(log, topic, *partition, *end, |record| {
-            let Some(position) = position(&record.record) else { return Ok(()) };
-            if position.job != job || position.sink != target.config.sink || position.epoch <= known {
-                return Ok(());
-            }
-            let count = target.count as usize;
-            let of_job = parts.entry(position.partition).or_insert_with(|| vec![Part::default(); count]);
-            note(&mut of_job[usize::from(partition.0)], &record, position, topic)
-        })?;
+        let count = target.count as usize;
+        let of_job = parts.entry(position.partition).or_insert_with(|| vec![Part::default(); count]);
+        note(&mut of_job[usize::from(partition.0)], record, position, target.name())
+    };
+    let mut rest: Vec<_> = ends.iter_mut().collect();
+    for some in rest.chunks_mut(AT_ONCE) {
+        let tails = some.iter().map(|(partition, end)| tail(producer, target.name(), **partition, **end));
+        let tails = tails.collect::<Result<Vec<_>>>()?;
+        for ((partition, end), tail) in some.iter_mut().zip(tails) {
+            **end = tail.read(|record| note_one(**partition, &record))?;
+        }
     }
     Ok(())
+}
+
+fn tail(producer: &SinkProducer, topic: &str, partition: PartitionId, end: u64) -> Result<ToEnd> {
+    let log = producer.log();
+    let (first, last) = log.offsets(topic, partition)?;
+    if first > end || last < end {
+        let message = format!(
+            "sink topic {topic:?} partition {partition}: offset {end} of the checkpoint is not in it, it holds {first} to {last}; \
+             what was written cannot be told: keep records longer, or create the job anew"
+        );
+        return Err(Error::external("sink-lost", message));
+    }
+    ToEnd::open(&*log, topic, partition, end, Some(producer.owner()))
 }
 
 fn position(record: &NewRecord) -> Option<Position> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thalweg_core::{Epoch, Error, JobId, PartitionId, Result};
 
@@ -11,6 +12,12 @@ use super::producer::{Committed, Incarnation, SinkProducer, Transaction};
 use super::tail::{Part, Parts, hash, scan};
 use crate::log::{Delivery, NewRecordRef, POSITION_HEADER, Position};
 use crate::{EncodedBatch, EncodedRecord, SinkWriter};
+
+/// How long what was acknowledged may take to be visible after its producer was fenced. Its own end is there in milliseconds; the
+/// transaction of somebody else in the same topic may be before it.
+const ACKNOWLEDGED: Duration = Duration::from_secs(60);
+/// How soon it is looked again.
+const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(10);
 
 /// Writes all partitions of a log sink.
 pub(super) struct LogSinkWriter {
@@ -65,8 +72,28 @@ impl LogSinkWriter {
     pub(super) fn scan(&mut self) -> Result<()> {
         self.parts.clear();
         self.ends.clone_from(&self.tail_from);
-        let log = self.producer.log();
-        scan(&*log, &self.target, self.job, self.visible, &mut self.ends, &mut self.parts)
+        scan(&self.producer, &self.target, self.job, self.visible, &mut self.ends, &mut self.parts)
+    }
+
+    /// What the producers of this generation have acknowledged was forgotten here, so it has to be there: only a restart from the
+    /// last checkpoint could write it again.
+    fn check_acknowledged(&self) -> Result<()> {
+        let (log, topic, mut waited) = (self.producer.log(), self.target.name(), Duration::ZERO);
+        for partition in self.ends.keys() {
+            let Some(end) = self.producer.end(topic, *partition) else { continue };
+            while log.stable_end(topic, *partition)? < end {
+                if waited >= ACKNOWLEDGED {
+                    let message = format!(
+                        "sink topic {topic:?} partition {partition}: what was acknowledged up to offset {end} is still not visible, a \
+                         transaction before it does not end; start the job again, which writes it once more where the broker has lost it"
+                    );
+                    return Err(Error::external("sink-held-back", message));
+                }
+                log.wait(ACKNOWLEDGED_POLL);
+                waited += ACKNOWLEDGED_POLL;
+            }
+        }
+        Ok(())
     }
 
     /// Where what is visible ends. While a tail is given again, that is before its first record that was not.
@@ -121,6 +148,7 @@ impl LogSinkWriter {
     fn resume(&mut self, incarnation: Incarnation) -> Result<()> {
         self.incarnation = incarnation;
         if self.producer.delivery() == Delivery::ExactlyOnce {
+            self.check_acknowledged()?;
             self.scan()?;
         }
         let pending = std::mem::take(&mut self.pending);

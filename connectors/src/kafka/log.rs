@@ -16,10 +16,10 @@ use crate::log::{
     TopicSpec,
 };
 
-/// How long a reader waits for the first message of a batch before it looks at the limit again.
-const WAIT_MS: i32 = 100;
 /// How soon, and how often, it is asked where the partition ends when nothing comes, not even its end.
 const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
+/// How long a reader waits for messages before it looks at what has come: librdkafka waits so long for more where a batch is not full.
+const WAIT_MS: i32 = 5;
 /// How soon the broker says that there is nothing more: what is read back here ends, and a start waits for it.
 const END_MS: u32 = 10;
 /// How long the topics of a cluster may take to be known after they were made.

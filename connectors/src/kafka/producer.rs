@@ -24,8 +24,9 @@ use crate::log::{NewRecordRef, Producer};
 
 /// A commit that takes longer may have been sent twice.
 const SLOW_COMMIT: Duration = Duration::from_secs(1);
-/// librdkafka asks again after 500 ms where the transaction of a producer that was killed is being aborted; each new call asks at once.
-const FENCE_MS: c_int = 50;
+/// librdkafka asks again after 500 ms where no broker is connected yet, and where the transaction of a producer that was killed is
+/// being aborted; each new call asks at once.
+const FENCE_STEP: Duration = Duration::from_millis(10);
 /// How long the queue is polled before a record is offered to it again.
 const FULL_POLL_MS: c_int = 10;
 /// Records and bytes that wait for the broker, at most: enough for the full rate, little enough for the memory.
@@ -70,17 +71,26 @@ impl KafkaProducer {
         let timeout = config.transaction_timeout.as_millis().to_string();
         let own = [("transactional.id", id), ("transaction.timeout.ms", timeout.as_str())];
         let producer = Self::open(config, id, true, &own)?;
-        patiently(config, &producer.client, &format!("fencing producer {id:?}"), |limit| {
+        patiently(config, &producer.client, &format!("fencing producer {id:?}"), |limit_ms| producer.fence(limit_ms))?;
+        Ok(producer)
+    }
+
+    fn fence(&self, limit_ms: c_int) -> Result<()> {
+        let (began, limit) = (Instant::now(), Duration::from_millis(u64::try_from(limit_ms).unwrap_or(0)));
+        loop {
+            let step = Instant::now();
             // Safety: the handle lives; the error is destroyed by `check`.
             let outcome = unsafe {
-                Client::check(
-                    sys::rd_kafka_init_transactions(producer.client.rk, limit.min(FENCE_MS)),
-                    "init_transactions",
-                )
+                let asked = sys::rd_kafka_init_transactions(self.client.rk, FENCE_STEP.as_millis() as c_int);
+                Client::check(asked, "init_transactions")
             };
-            outcome.map_err(|refused| if refused.retriable { refused.error.retryable() } else { refused.error })
-        })?;
-        Ok(producer)
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(refused) if !refused.retriable => return Err(refused.error),
+                Err(refused) if began.elapsed() >= limit => return Err(refused.error.retryable()),
+                Err(_) => std::thread::sleep(FENCE_STEP.saturating_sub(step.elapsed())),
+            }
+        }
     }
 
     /// A producer without transactions: what it writes is seen at once, and `commit` waits until it is durable.

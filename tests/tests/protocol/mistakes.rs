@@ -82,6 +82,10 @@ impl Log for WrongLog {
         Ok((first, if stable { self.cluster.stable_end(topic, partition)? } else { end }))
     }
 
+    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
+        self.inner.stable_end(topic, partition)
+    }
+
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {
         self.inner.trim(topic, partition, before)
     }

@@ -11,7 +11,7 @@ use thalweg_state::SealedStore;
 const DELETE_RETENTION_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// The compacted topic of a store.
-pub(crate) fn changelog_topic(job: JobId, store: &str) -> String {
+pub fn changelog_topic(job: JobId, store: &str) -> String {
     format!("changelog-{job}-{}", store.replace('~', "."))
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn id_of(job: JobId, task: TaskIndex) -> String {
 }
 
 /// Writes the changelogs of a task in one log.
-pub(crate) struct Changelogs {
+pub struct Changelogs {
     log: Arc<dyn Log>,
     job: JobId,
     id: String,
@@ -33,7 +33,7 @@ pub(crate) struct Changelogs {
 
 impl Changelogs {
     /// Makes the topics of these stores where they are missing, and fences every earlier writer of the task's changelogs.
-    pub(crate) fn open(
+    pub fn open(
         log: Arc<dyn Log>,
         (job, partitions): (JobId, PartitionCount),
         task: TaskIndex,
@@ -56,7 +56,7 @@ impl Changelogs {
     /// bytes in `written`.
     ///
     /// Errors: the outcome is unknown then, and the checkpoint has to be given up. The next call fences anew.
-    pub(crate) fn write(&mut self, sealed: &mut [SealedStore], written: &Series) -> Result<()> {
+    pub fn write(&mut self, sealed: &mut [SealedStore], written: &Series) -> Result<()> {
         let outcome = self.try_write(sealed, written);
         if outcome.is_err() || self.producer.as_ref().is_some_and(|producer| producer.is_spent()) {
             self.producer = None;

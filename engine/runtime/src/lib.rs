@@ -16,7 +16,8 @@
 
 #[doc(hidden)]
 pub mod bindings;
-mod changelogs;
+#[doc(hidden)]
+pub mod changelogs;
 mod checkpointer;
 mod clock;
 mod committed;
@@ -28,7 +29,8 @@ mod members;
 mod merge;
 mod minter;
 mod observed;
-mod restore;
+#[doc(hidden)]
+pub mod restore;
 mod restore_progress;
 mod retry;
 mod running;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use thalweg_connectors::log::{Log, Owner, Release, read_to_end};
-use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState};
+use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState, TaskIndex};
 use thalweg_operators::ChangelogKind;
 use thalweg_state::changelog::Fold;
 use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
@@ -37,21 +37,37 @@ pub(crate) fn restore(
             }),
         })
         .collect();
-    let kinds = plan.stores().into_iter().map(|(shape, settings)| (shape.id, settings.changelog));
-    let names: Vec<(String, ChangelogKind)> = kinds.collect();
+    let stores = plan.stores().into_iter();
+    let stores = stores.map(|(shape, settings)| Ok((shape.id, logs.changelog(settings.changelog)?.cloned())));
+    let stores: Vec<StoreLog> = stores.collect::<Result<_>>()?;
     let mut backend =
         Backend::open(state_dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
     backend.recover_pending(&recovery.lineage)?;
-    let Some(checkpoint) = &recovery.checkpoint else {
-        return refuse_leftovers(&backend, &names, recovery).map(|()| Arc::new(backend));
-    };
+    restore_stores(&backend, &stores, config.task, recovery, progress)?;
+    Ok(Arc::new(backend))
+}
+
+/// A store, and the log with its changelog where it has one.
+pub type StoreLog = (String, Option<Arc<dyn Log>>);
+
+/// Brings every store of a folder, whose pending files are recovered, to C.
+///
+/// Errors: those of [`restore`].
+pub fn restore_stores(
+    backend: &Backend,
+    stores: &[StoreLog],
+    task: TaskIndex,
+    recovery: &RecoveryPlan,
+    progress: &RestoreProgress,
+) -> Result<()> {
+    let Some(checkpoint) = &recovery.checkpoint else { return refuse_leftovers(backend, stores, recovery) };
     let mut from_changelogs = Vec::new();
     for state in &checkpoint.stores {
-        let Some((name, changelog)) = names.iter().find(|(name, _)| *name == state.store) else { continue };
+        let Some((name, changelog)) = stores.iter().find(|(name, _)| *name == state.store) else { continue };
         let applied = backend.applied(name, state.partition)?;
         match compare(applied, state, checkpoint.epoch)? {
             Local::AtC => {}
-            local @ (Local::Behind | Local::Missing) => match (logs.changelog(*changelog)?, local) {
+            local @ (Local::Behind | Local::Missing) => match (changelog, local) {
                 (Some(log), _) => {
                     let topic = changelog_topic(recovery.zero.job_id, &state.store);
                     let offsets = log.offsets(&topic, state.partition)?;
@@ -64,16 +80,16 @@ pub(crate) fn restore(
     }
     if !from_changelogs.is_empty() {
         progress.begin(from_changelogs.iter().map(Changelog::records).sum());
-        let id = changelogs::id_of(recovery.zero.job_id, config.task);
+        let id = changelogs::id_of(recovery.zero.job_id, task);
         // Whether a checkpoint is committed says the lineage, not the log: what is left open may as well be seen.
         let owner = Owner { id: &id, release: Release::Commit };
         for changelog in from_changelogs {
             let committed = (checkpoint.generation, checkpoint.epoch);
-            from_changelog(&backend, changelog, owner, recovery, committed, progress)?;
+            from_changelog(backend, changelog, owner, recovery, committed, progress)?;
         }
         progress.end();
     }
-    Ok(Arc::new(backend))
+    Ok(())
 }
 
 /// What the local disk has of a partition.
@@ -119,8 +135,8 @@ fn lost(state: &StoreState, what: &str) -> Error {
 }
 
 /// Before the first checkpoint there is no state: what a disk holds then belongs to something else.
-fn refuse_leftovers(backend: &Backend, names: &[(String, ChangelogKind)], recovery: &RecoveryPlan) -> Result<()> {
-    for (name, _) in names {
+fn refuse_leftovers(backend: &Backend, stores: &[StoreLog], recovery: &RecoveryPlan) -> Result<()> {
+    for (name, _) in stores {
         for partition in recovery.zero.partitions.all() {
             if let Some(applied) = backend.applied(name, partition)? {
                 let text = format!("store {name:?} holds checkpoint {}, but none is committed", applied.epoch);

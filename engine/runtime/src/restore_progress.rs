@@ -8,7 +8,7 @@ use thalweg_core::RestoreInfo;
 
 /// Written by the thread that restores, read by anybody.
 #[derive(Default)]
-pub(crate) struct RestoreProgress {
+pub struct RestoreProgress {
     done: AtomicU64,
     total: AtomicU64,
     since: Mutex<Option<Instant>>,

@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 
 use thalweg_connectors::log::simulated::{Fate, Fates, SimulatedCluster, Step};
+use thalweg_core::PartitionId;
 use thalweg_tests::Random;
+
+use crate::world::{PARTITIONS, changelog};
 
 /// What is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,7 @@ pub(crate) enum Question {
     Action,
     Fate,
     Arrival,
+    Cleaning,
 }
 
 enum Way {
@@ -30,24 +34,31 @@ struct State {
 }
 
 /// See the module's description.
-pub(crate) struct Chance(Mutex<State>);
+pub(crate) struct Chance {
+    state: Mutex<State>,
+    /// The changelog is cleaned while it is read, record by record.
+    cleans: bool,
+}
+
+/// A prefix of a partition is cleaned up to so many thirds of it.
+pub(crate) const THIRDS: u64 = 3;
 
 impl Chance {
-    pub(crate) fn seeded(seed: u64, faults: u32) -> Self {
-        Self::new(Way::Seeded { random: Random::new(seed), faults })
+    pub(crate) fn seeded(seed: u64, faults: u32, cleans: bool) -> Self {
+        Self::new(Way::Seeded { random: Random::new(seed), faults }, cleans)
     }
 
-    pub(crate) fn scripted(departures: &[(usize, usize)]) -> Self {
-        Self::new(Way::Scripted(departures.to_vec()))
+    pub(crate) fn scripted(departures: &[(usize, usize)], cleans: bool) -> Self {
+        Self::new(Way::Scripted(departures.to_vec()), cleans)
     }
 
-    fn new(way: Way) -> Self {
-        Self(Mutex::new(State { way, answers: Vec::new() }))
+    fn new(way: Way, cleans: bool) -> Self {
+        Self { state: Mutex::new(State { way, answers: Vec::new() }), cleans }
     }
 
     /// One of `count` answers; 0 is what happens where nothing fails.
     pub(crate) fn choose(&self, question: Question, count: usize) -> usize {
-        let state = &mut *self.0.lock().expect("nobody panics with it");
+        let state = &mut *self.state.lock().expect("nobody panics with it");
         if !matches!(state.way, Way::Calm) {
             state.answers.push(count);
         }
@@ -61,6 +72,7 @@ impl Chance {
                 let often = match question {
                     Question::Action => 3,
                     Question::Fate | Question::Arrival => 4,
+                    Question::Cleaning => 3,
                 };
                 if count < 2 || !random.once_in(often) || (question == Question::Fate && *faults == 0) {
                     return 0;
@@ -76,17 +88,27 @@ impl Chance {
 
     /// From now on nothing fails.
     pub(crate) fn calm(&self) {
-        self.0.lock().expect("nobody panics with it").way = Way::Calm;
+        self.state.lock().expect("nobody panics with it").way = Way::Calm;
     }
 
     /// How many answers each question had, before it became calm.
     pub(crate) fn answers(&self) -> Vec<usize> {
-        self.0.lock().expect("nobody panics with it").answers.clone()
+        self.state.lock().expect("nobody panics with it").answers.clone()
+    }
+}
+
+/// Cleans a prefix of a partition of the changelog.
+pub(crate) fn clean(cluster: &SimulatedCluster, partition: u16, thirds: u64) {
+    let (topic, partition) = (changelog(), PartitionId(partition));
+    // Before the first start there is none.
+    if let Ok(end) = cluster.stable_end(&topic, partition) {
+        let cleaned = cluster.clean(&topic, partition, end * thirds / THIRDS);
+        cleaned.expect("the topic is there");
     }
 }
 
 impl Fates for Chance {
-    fn before(&self, cluster: &SimulatedCluster, _: Step) {
+    fn before(&self, cluster: &SimulatedCluster, step: Step) {
         let under_way = cluster.under_way();
         if under_way > 0 {
             match self.choose(Question::Arrival, under_way + 1) {
@@ -94,9 +116,19 @@ impl Fates for Chance {
                 index => cluster.deliver(index - 1),
             }
         }
+        if self.cleans && step == Step::Read {
+            let answer = self.choose(Question::Cleaning, 1 + usize::from(PARTITIONS) * THIRDS as usize) as u64;
+            if let Some(answer) = answer.checked_sub(1) {
+                clean(cluster, (answer / THIRDS) as u16, answer % THIRDS + 1);
+            }
+        }
     }
 
     fn of_end(&self, _: &str) -> Fate {
         Fate::ALL[self.choose(Question::Fate, Fate::ALL.len())]
+    }
+
+    fn read_bytes(&self) -> usize {
+        if self.cleans { 1 } else { usize::MAX }
     }
 }

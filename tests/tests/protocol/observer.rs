@@ -7,34 +7,27 @@ use thalweg_connectors::log::{LogRecord, POSITION_HEADER, Position};
 use thalweg_core::PartitionId;
 use thalweg_runtime::decode_binding;
 
+use crate::reference::{Cuts, count, cuts_of, rows, value};
 use crate::world::{PARTITIONS, SINKS, bindings_topic, sink_topic};
-
-/// What the bindings of epochs 1, 2, ... were cut to: what is computed in an epoch depends on all before it, as state does.
-pub(crate) type Cuts = Vec<u64>;
-
-/// How many records a job partition gives a sink in the last epoch of these cuts.
-pub(crate) fn count(cuts: &[u64], partition: PartitionId, sink: u16) -> u64 {
-    (cuts.iter().sum::<u64>() + u64::from(partition.0)) % (2 + u64::from(sink)) + u64::from(1 - sink)
-}
-
-/// The value of every record of the last epoch of these cuts.
-pub(crate) fn value(cuts: &[u64]) -> Vec<u8> {
-    cuts.iter().map(u64::to_string).collect::<Vec<_>>().join(",").into_bytes()
-}
 
 /// See the module's description.
 #[derive(Default)]
 pub(crate) struct Observer {
+    /// Records tell the rows of their job partition.
+    stores: bool,
     /// The longest history that was seen.
     pub(crate) seen: Cuts,
     /// Up to which offset each partition of each sink was seen, and the last position of each.
     at: BTreeMap<(u16, PartitionId), (u64, (u64, u64))>,
-    pub(crate) records: u64,
     /// Every binding that was ever durable: epoch and cut.
     bound: BTreeSet<(u64, u64)>,
 }
 
 impl Observer {
+    pub(crate) fn new(stores: bool) -> Self {
+        Self { stores, ..Self::default() }
+    }
+
     /// Looks at everything that is new.
     pub(crate) fn look(&mut self, cluster: &SimulatedCluster) -> Result<(), String> {
         for record in cluster.visible(&bindings_topic(), PartitionId(0), 0).unwrap_or_default() {
@@ -62,13 +55,17 @@ impl Observer {
         let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
         let Some(position) = header.and_then(|(_, bytes)| Position::decode(bytes)) else { return Ok(()) };
         let text = String::from_utf8_lossy(record.record.value.as_deref().unwrap_or_default()).into_owned();
-        let cuts: Cuts = text.split(',').map(|cut| cut.parse().expect("a cut")).collect();
+        let cuts = cuts_of(&text);
         if cuts.len() as u64 != position.epoch.0 {
             return Err(format!("epoch {} holds {text}", position.epoch));
         }
         self.see(&cuts)?;
         if !cuts.iter().zip(1..).all(|(cut, epoch)| self.bound.contains(&(epoch, *cut))) {
             return Err(format!("epoch {} is seen as {text}, which is not in the bindings", position.epoch));
+        }
+        let right = value(&cuts, self.stores.then(|| rows(&cuts, position.partition)).as_ref());
+        if text != right {
+            return Err(format!("{text} is seen, without faults it is {right}"));
         }
         let (_, last) = self.at.get(&(sink, partition)).copied().unwrap_or((0, (0, 0)));
         let expected = next(&cuts, partition, sink, last);
@@ -78,7 +75,6 @@ impl Observer {
         }
         // A sequence counts from 0; `last` counts how many of the epoch are there.
         self.at.insert((sink, partition), (record.offset + 1, (found.0, found.1 + 1)));
-        self.records += 1;
         Ok(())
     }
 
@@ -94,9 +90,14 @@ impl Observer {
         Ok(())
     }
 
+    /// The last epoch of which a sink shows anything.
+    pub(crate) fn in_sinks(&self) -> u64 {
+        self.at.values().map(|(_, (epoch, _))| *epoch).max().unwrap_or(0)
+    }
+
     /// Whether everything of these cuts is committed in every sink; somebody else's open transaction may hold back that it is seen.
     pub(crate) fn holds(&self, cluster: &SimulatedCluster, cuts: &[u64]) -> Result<(), String> {
-        let mut all = Self { bound: self.bound.clone(), ..Self::default() };
+        let mut all = Self { bound: self.bound.clone(), ..Self::new(self.stores) };
         for sink in 0..SINKS {
             for partition in (0..PARTITIONS).map(PartitionId) {
                 let committed = cluster.committed(&sink_topic(sink), partition).expect("the topic is there");

@@ -1,33 +1,34 @@
-//! A job on simulated brokers: the real decisions, sinks and bindings, driven one call at a time.
+//! A job on simulated brokers: the real decisions, sinks, bindings, stores and changelogs, driven one call at a time.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use thalweg_connectors::log::simulated::{SimulatedCluster, SimulatedLog};
-use thalweg_connectors::log::{
-    Delivery, Log, LogSink, LogSinkConfig, NewRecord, Partitioner, Producer, Retention, SinkProducer, TopicSpec,
-};
-use thalweg_connectors::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
-use thalweg_coordinator::{Entry, Event, JobHistory, Leader, Limits, Now, Output, ProducerId};
+use thalweg_connectors::log::{Delivery, Log, NewRecord, Producer, Retention, SinkProducer, TopicSpec};
+use thalweg_coordinator::{Entry, Event, JobHistory, Leader, Limits, Now, Output};
 use thalweg_core::{
-    Binding, Blame, CheckpointAck, CheckpointZero, Command, ContentHash, Epoch, Fenced, Generation, JobId, JobName,
-    PartitionCount, PartitionId, RecoveryPlan, Report, Result, ScanReport, Share, SinkKey, SourceKey, TaskIndex,
+    CheckpointZero, Command, Epoch, Generation, JobId, JobName, Lineage, PartitionId, RecoveryPlan, SinkKey, TaskIndex,
 };
-use thalweg_runtime::bindings::{self, BindingsWriter, Stored};
+use thalweg_runtime::bindings::Stored;
 
-use crate::chance::{Chance, Question};
-use crate::mistakes::{Mistake, WrongLog};
-use crate::observer::{Cuts, Observer, count, value};
+use crate::chance::{Chance, Question, THIRDS, clean};
+use crate::mistakes::{Known, Mistake, WrongLog};
+use crate::observer::Observer;
+use crate::reference::{Cuts, partitions};
+use crate::task::Task;
 
 pub(crate) const SINKS: u16 = 2;
 /// Of the job, and of each sink's topic.
 pub(crate) const PARTITIONS: u16 = 2;
-const JOB: JobId = JobId(7);
-const PLAN: u64 = 1;
+pub(crate) const JOB: JobId = JobId(7);
+pub(crate) const PLAN: u64 = 1;
+pub(crate) const STORE: &str = "rows";
 const TRANSACTION_MS: u64 = 10_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Far more than any run needs: a run that does not end is a mistake.
-const MOST_STEPS: usize = 600;
+const MOST_STEPS: usize = 800;
 
 pub(crate) fn sink_topic(sink: u16) -> String {
     format!("sink-{sink}")
@@ -37,30 +38,53 @@ pub(crate) fn bindings_topic() -> String {
     format!("bindings-{JOB}")
 }
 
+pub(crate) fn changelog() -> String {
+    thalweg_runtime::changelogs::changelog_topic(JOB, STORE)
+}
+
 /// What may happen in a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scope {
     pub(crate) tasks: u32,
+    /// Every second generation has one task.
+    pub(crate) merged: bool,
+    /// There is a keyed store, with a changelog.
+    pub(crate) stores: bool,
     pub(crate) epochs: usize,
     pub(crate) generations: usize,
     pub(crate) checkpoints: usize,
     pub(crate) mistake: Option<Mistake>,
 }
 
-/// Something that can be done next.
+/// Something that can be done next. Indices are of a generation and a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+pub(crate) enum Action {
     /// A task does what the leader's next command says.
     Obey(usize, usize),
+    /// A task seals its store and syncs its sinks at the checkpoint.
+    Seal(usize, usize),
+    /// It writes the changelog.
+    Log(usize, usize),
+    /// It writes the synced file.
+    File(usize, usize),
     Acknowledge(usize, usize),
     Flush(usize, usize),
     Write(usize, usize),
     Bind(usize),
     Mint(usize),
     CheckpointWanted(usize),
+    /// A checkpoint that is being taken is given up.
+    GiveUp(usize),
+    /// The processes of the last generation go on, somewhere else, for nobody has told them.
     NewGeneration,
+    /// They were killed; what is on their disks is found again.
+    Killed,
     /// Open transactions come to their time's end.
     TimePasses,
+    /// So do tombstones that a cleaning has seen.
+    DayPasses,
+    /// A prefix of a partition of the changelog is cleaned.
+    Clean(u16, u64),
     /// Somebody else's transaction in a topic of the job.
     StrangerBegins,
     StrangerEnds,
@@ -70,51 +94,55 @@ enum Action {
 impl Action {
     fn actor(self) -> Option<(usize, usize)> {
         match self {
-            Self::Obey(g, t) | Self::Acknowledge(g, t) | Self::Flush(g, t) | Self::Write(g, t) => Some((g, t)),
-            Self::Bind(g) | Self::Mint(g) | Self::CheckpointWanted(g) => Some((g, 0)),
-            _ => None,
+            Self::Obey(g, t)
+            | Self::Seal(g, t)
+            | Self::Log(g, t)
+            | Self::File(g, t)
+            | Self::Acknowledge(g, t)
+            | Self::Flush(g, t)
+            | Self::Write(g, t) => Some((g, t)),
+            Self::Bind(g) | Self::Mint(g) | Self::CheckpointWanted(g) | Self::GiveUp(g) => Some((g, 0)),
+            Self::NewGeneration
+            | Self::Killed
+            | Self::TimePasses
+            | Self::DayPasses
+            | Self::Clean(..)
+            | Self::StrangerBegins
+            | Self::StrangerEnds
+            | Self::BindingsDropped => None,
         }
     }
 }
 
-/// A task of a generation: its process, which nobody stops but itself.
-struct Task {
-    log: Arc<dyn Log>,
-    producer: Arc<SinkProducer>,
-    writers: Vec<Box<dyn SinkWriter>>,
-    bindings: Option<BindingsWriter>,
-    inbox: VecDeque<Command>,
-    running: bool,
-    asked: bool,
-    written: usize,
-    flushed: usize,
-    synced: usize,
-    dead: bool,
-}
-
-struct Gen {
-    number: Generation,
+pub(crate) struct Gen {
+    pub(crate) number: Generation,
     leader: Leader,
-    tasks: Vec<Task>,
-    stored: Vec<Stored>,
+    pub(crate) tasks: Vec<Task>,
+    pub(crate) stored: Vec<Stored>,
     /// What each epoch was cut to, and how many are bound for sure.
-    cuts: Cuts,
-    durable: usize,
+    pub(crate) cuts: Cuts,
+    pub(crate) durable: usize,
     /// B.
-    replay_until: usize,
-    checkpoint: Option<usize>,
+    pub(crate) replay_until: usize,
+    pub(crate) checkpoint: Option<usize>,
 }
 
 /// See the module's description.
 pub(crate) struct World {
-    scope: Scope,
+    pub(crate) scope: Scope,
     chance: Arc<Chance>,
-    cluster: Arc<SimulatedCluster>,
+    pub(crate) cluster: Arc<SimulatedCluster>,
     history: Arc<Mutex<JobHistory>>,
-    gens: Vec<Gen>,
+    known: Arc<Mutex<Known>>,
+    pub(crate) gens: Vec<Gen>,
     pub(crate) observer: Observer,
     /// The cuts of the epochs up to C, which the state holds.
-    committed: Cuts,
+    pub(crate) committed: Cuts,
+    /// Every checkpoint that was committed.
+    all_committed: Vec<(Generation, Epoch)>,
+    /// The disk that each task index used last, and who used it.
+    folders: Vec<Option<(PathBuf, (usize, usize))>>,
+    disk: Option<tempfile::TempDir>,
     stranger: Option<Box<dyn Producer>>,
     strangers_left: usize,
     checkpoints_left: usize,
@@ -123,20 +151,28 @@ pub(crate) struct World {
     pub(crate) steps: usize,
 }
 
-type Step = std::result::Result<(), String>;
+pub(crate) type Step = std::result::Result<(), String>;
+
+/// In memory where there is such a thing: what is written there is synced.
+fn disk() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a folder")
+}
 
 impl World {
-    pub(crate) fn new(scope: Scope, chance: Arc<Chance>) -> Self {
+    fn new(scope: Scope, chance: Arc<Chance>) -> Self {
         let cluster = SimulatedCluster::new(chance.clone(), TRANSACTION_MS, TRANSACTION_MS);
-        let history = Arc::new(Mutex::new(JobHistory::default()));
         let world = Self {
             scope,
             chance,
             cluster,
-            history,
+            history: Arc::default(),
+            known: Arc::default(),
             gens: Vec::new(),
-            observer: Observer::default(),
+            observer: Observer::new(scope.stores),
             committed: Vec::new(),
+            all_committed: Vec::new(),
+            folders: vec![None; scope.tasks as usize],
+            disk: scope.stores.then(disk),
             stranger: None,
             strangers_left: 1,
             checkpoints_left: scope.checkpoints,
@@ -153,7 +189,7 @@ impl World {
         let zero = CheckpointZero {
             job_id: JOB,
             job: JobName::new("simulated").expect("a name"),
-            partitions: PartitionCount::new(PARTITIONS.into()).expect("a count"),
+            partitions: partitions(),
             hash: String::new(),
             sources: vec![],
             sinks: keys.map(|key| (key, 0)).collect(),
@@ -163,7 +199,7 @@ impl World {
         world
     }
 
-    fn history(&self) -> std::sync::MutexGuard<'_, JobHistory> {
+    pub(crate) fn history(&self) -> MutexGuard<'_, JobHistory> {
         self.history.lock().expect("nobody panics with it")
     }
 
@@ -179,21 +215,23 @@ impl World {
 
     fn log(&self) -> Arc<dyn Log> {
         let inner = self.client();
-        match self.scope.mistake {
-            None => inner,
-            Some(mistake) => {
-                let (cluster, fenced) = (Arc::clone(&self.cluster), Mutex::default());
-                Arc::new(WrongLog { inner, cluster, mistake, fenced })
-            }
-        }
+        let Some(mistake) = self.scope.mistake else { return inner };
+        Arc::new(WrongLog {
+            inner,
+            cluster: Arc::clone(&self.cluster),
+            history: Arc::clone(&self.history),
+            mistake,
+            known: Arc::clone(&self.known),
+            done: Mutex::default(),
+        })
     }
 
-    fn is(&self, mistake: Mistake) -> bool {
+    pub(crate) fn is(&self, mistake: Mistake) -> bool {
         self.scope.mistake == Some(mistake)
     }
 
     /// Runs until nothing is left to do, then lets a new generation alone show one more epoch.
-    pub(crate) fn run(&mut self) -> Step {
+    fn run(&mut self) -> Step {
         self.new_generation()?;
         while let Some(action) = self.choose() {
             self.act(action)?;
@@ -202,48 +240,51 @@ impl World {
         self.scope.epochs += 1;
         self.stranger = None;
         self.new_generation()?;
-        loop {
-            let current = self.gens.len() - 1;
-            let Some(action) =
-                self.progress(current, 0).or_else(|| (1..self.tasks()).find_map(|t| self.progress(current, t)))
-            else {
-                break;
-            };
+        let current = self.gens.len() - 1;
+        while let Some(action) = (0..self.tasks(current)).find_map(|t| self.of_task(current, t).into_iter().next()) {
             self.act(action)?;
         }
-        let cuts = self.gens.last().expect("one was started").cuts.clone();
+        let cuts = self.gens[current].cuts.clone();
         if cuts.len() < self.scope.epochs {
             return Err(format!("after all faults only {cuts:?} is cut"));
         }
         self.observer.shows(&cuts)
     }
 
-    fn tasks(&self) -> usize {
-        self.scope.tasks as usize
-    }
-
-    /// The first thing that a task has to do.
-    fn progress(&self, g: usize, t: usize) -> Option<Action> {
-        self.of_task(g, t).into_iter().next()
+    /// How many tasks a generation has.
+    pub(crate) fn tasks(&self, g: usize) -> usize {
+        if self.scope.merged && g % 2 == 1 { 1 } else { self.scope.tasks as usize }
     }
 
     fn choose(&mut self) -> Option<Action> {
         let current = self.gens.len() - 1;
         let mut actors: Vec<(usize, usize)> = self.last.into_iter().collect();
         for g in (0..=current).rev() {
-            actors.extend((0..self.tasks()).map(|t| (g, t)).filter(|actor| Some(*actor) != self.last));
+            actors.extend((0..self.tasks(g)).map(|t| (g, t)).filter(|actor| Some(*actor) != self.last));
         }
-        let mut actions: Vec<Action> = actors.into_iter().flat_map(|(g, t)| self.of_task(g, t)).collect();
-        let dead = self.gens[current].tasks.iter().any(|task| task.dead);
-        if actions.is_empty() && dead {
-            actions.push(Action::NewGeneration);
-        }
-        if self.checkpoints_left > 0 && self.may_checkpoint(current) {
+        let mut actions = Vec::new();
+        // Where there is state, checkpoints are what it is about.
+        if self.scope.stores && self.checkpoints_left > 0 && self.may_checkpoint(current) {
             actions.push(Action::CheckpointWanted(current));
         }
-        let calm = actions.len();
+        actions.extend(actors.into_iter().flat_map(|(g, t)| self.of_task(g, t)));
+        if actions.is_empty() && self.gens[current].tasks.iter().any(|task| task.dead) {
+            actions.push(Action::NewGeneration);
+        }
+        if !self.scope.stores && self.checkpoints_left > 0 && self.may_checkpoint(current) {
+            actions.push(Action::CheckpointWanted(current));
+        }
+        if actions.is_empty() {
+            return None;
+        }
+        self.faults(current, &mut actions);
+        Some(actions[self.chance.choose(Question::Action, actions.len())])
+    }
+
+    fn faults(&self, current: usize, actions: &mut Vec<Action>) {
         if self.gens.len() < self.scope.generations {
             actions.push(Action::NewGeneration);
+            actions.extend(self.scope.stores.then_some(Action::Killed));
         }
         actions.push(Action::TimePasses);
         if self.stranger.is_some() {
@@ -251,13 +292,17 @@ impl World {
         } else if self.strangers_left > 0 {
             actions.push(Action::StrangerBegins);
         }
+        if self.gens[current].leader.checkpoint_open() && self.gens[current].checkpoint.is_some() {
+            actions.push(Action::GiveUp(current));
+        }
+        if self.scope.stores {
+            actions.push(Action::DayPasses);
+            let thirds = self.steps as u64 % THIRDS + 1;
+            actions.extend((0..PARTITIONS).map(|partition| Action::Clean(partition, thirds)));
+        }
         if self.is(Mistake::BindingsUnderRetention) && self.gens[current].durable > 0 {
             actions.push(Action::BindingsDropped);
         }
-        if calm == 0 {
-            return None;
-        }
-        Some(actions[self.chance.choose(Question::Action, actions.len())])
     }
 
     fn may_checkpoint(&self, g: usize) -> bool {
@@ -275,6 +320,7 @@ impl World {
         }
         let most = generation.tasks.iter().map(|task| task.written).max().unwrap_or(0);
         match task.inbox.front() {
+            // A checkpoint needs an epoch after the one that is decided.
             Some(Command::Checkpoint { .. }) if most.max(generation.checkpoint.unwrap_or(0)) <= self.decided() => {}
             Some(_) => all.push(Action::Obey(g, t)),
             None => {}
@@ -282,9 +328,15 @@ impl World {
         if !task.running {
             return all;
         }
+        all.extend(task.checkpoint_step(g, t));
         let early = self.is(Mistake::CheckpointBeforeSinks);
-        if task.asked && generation.checkpoint.is_some_and(|at| at == task.written || early) {
-            all.push(Action::Acknowledge(g, t));
+        let decision = |command: &Command| matches!(command, Command::Committed { .. } | Command::Abandoned { .. });
+        let told = !task.inbox.iter().any(decision);
+        if task.asked
+            && told
+            && generation.checkpoint.is_some_and(|at| at == task.written || early && at > task.written)
+        {
+            all.push(Action::Seal(g, t));
         }
         if task.flushed < task.written {
             all.push(Action::Flush(g, t));
@@ -320,15 +372,11 @@ impl World {
         }
         match action {
             Action::Obey(g, t) => self.obey(g, t)?,
+            Action::Seal(g, t) => self.seal(g, t)?,
+            Action::Log(g, t) => self.write_changelog(g, t)?,
+            Action::File(g, t) => self.write_file(g, t)?,
             Action::Acknowledge(g, t) => self.acknowledge(g, t)?,
-            Action::Flush(g, t) => {
-                let task = &mut self.gens[g].tasks[t];
-                let outcome = task.writers.iter_mut().try_for_each(|writer| writer.flush());
-                if self.outcome(g, t, outcome)?.is_some() {
-                    let task = &mut self.gens[g].tasks[t];
-                    task.flushed = task.written;
-                }
-            }
+            Action::Flush(g, t) => self.flush(g, t)?,
             Action::Write(g, t) => self.write(g, t)?,
             Action::Bind(g) => self.bind(g)?,
             Action::Mint(g) => {
@@ -341,20 +389,20 @@ impl World {
                 self.checkpoints_left -= 1;
                 self.tell(g, Event::CheckpointWanted)?;
             }
+            Action::GiveUp(g) => {
+                let (generation, at) = (self.gens[g].number, self.gens[g].checkpoint.expect("it was chosen"));
+                self.tell(g, Event::CheckpointFailed { generation, epoch: Epoch(at as u64) })?;
+            }
             Action::NewGeneration => self.new_generation()?,
+            Action::Killed => {
+                let current = self.gens.len() - 1;
+                self.gens[current].tasks.iter_mut().for_each(Task::die);
+                self.new_generation()?;
+            }
             Action::TimePasses => self.cluster.advance(TRANSACTION_MS),
-            Action::StrangerBegins => {
-                self.strangers_left -= 1;
-                let mut stranger = self.client().fence("stranger", Generation(u64::MAX)).expect("nobody else has it");
-                let record = NewRecord { value: Some(b"strange".to_vec()), ..NewRecord::default() };
-                let written = stranger.begin().and_then(|()| stranger.append(&sink_topic(0), PartitionId(0), record));
-                written.expect("nothing fails for it");
-                self.stranger = Some(stranger);
-            }
-            Action::StrangerEnds => {
-                // Its time may be over; whatever comes of it is its own matter.
-                let _ = self.stranger.take().map(|mut stranger| stranger.commit());
-            }
+            Action::DayPasses => self.cluster.advance(DAY_MS),
+            Action::Clean(partition, thirds) => clean(&self.cluster, partition, thirds),
+            Action::StrangerBegins | Action::StrangerEnds => self.stranger(),
             Action::BindingsDropped => {
                 let dropped = self.cluster.drop_records(&bindings_topic(), PartitionId(0), u64::MAX);
                 dropped.expect("the topic is there");
@@ -363,18 +411,41 @@ impl World {
         self.observer.look(&self.cluster)
     }
 
-    /// Nothing where the task is dead now. What it must never meet is wrong.
-    fn outcome<T>(&mut self, g: usize, t: usize, outcome: Result<T>) -> std::result::Result<Option<T>, String> {
-        match outcome {
-            Ok(value) => Ok(Some(value)),
-            Err(error) if error.blame() == Blame::Internal || error.code() == "sink-lost" => Err(error.to_string()),
-            Err(error) => {
-                self.trace.push(format!("task {t} of generation {} dies: {error}", g + 1));
-                self.gens[g].tasks[t].dead = true;
-                self.tell(g, Event::TaskDied(TaskIndex(t as u32)))?;
-                Ok(None)
-            }
+    fn stranger(&mut self) {
+        if let Some(mut stranger) = self.stranger.take() {
+            // Its time may be over; whatever comes of it is its own matter.
+            let _ = stranger.commit();
+            return;
         }
+        self.strangers_left -= 1;
+        let mut stranger = self.client().fence("stranger", Generation(u64::MAX)).expect("nobody else has it");
+        let record = NewRecord { value: Some(b"strange".to_vec()), ..NewRecord::default() };
+        let written = stranger.begin().and_then(|()| stranger.append(&sink_topic(0), PartitionId(0), record));
+        written.expect("nothing fails for it");
+        self.stranger = Some(stranger);
+    }
+
+    /// What a task restores from, with its own partitions.
+    pub(crate) fn recovery_of(&self, plan: &RecoveryPlan, hosted: &BTreeSet<PartitionId>) -> RecoveryPlan {
+        let mut plan = plan.clone();
+        if let Some(record) = &mut plan.checkpoint {
+            record.stores.retain(|state| hosted.contains(&state.partition));
+        }
+        if self.is(Mistake::AbandonedCounted) {
+            plan.lineage = Lineage::default();
+            self.all_committed.iter().for_each(|(generation, epoch)| plan.lineage.commit(*generation, *epoch));
+        }
+        plan
+    }
+
+    /// The disk of a task: that of the one before it, where that is dead, else an empty one.
+    fn folder(&mut self, g: usize, t: usize) -> PathBuf {
+        let Some(disk) = self.disk.as_ref().map(|disk| disk.path()) else { return PathBuf::new() };
+        let free = |user: &(usize, usize)| self.gens[user.0].tasks[user.1].dead;
+        let found = self.folders[t].take().filter(|(_, user)| free(user));
+        let path = found.map_or_else(|| disk.join(format!("{g}-{t}")), |(path, _)| path);
+        self.folders[t] = Some((path.clone(), (g, t)));
+        path
     }
 }
 
@@ -382,26 +453,15 @@ impl World {
 impl World {
     fn new_generation(&mut self) -> Step {
         let limits = Limits { checkpoint_interval: Duration::MAX, ..Limits::default() };
-        let (leader, outputs) = Leader::start(&self.history(), Now(0), self.scope.tasks, PLAN, limits);
-        let tasks = (0..self.scope.tasks).map(|task| {
+        let count = self.tasks(self.gens.len());
+        let (leader, outputs) = Leader::start(&self.history(), Now(0), count as u32, PLAN, limits);
+        let g = self.gens.len();
+        let task = |task: usize| {
             let log = self.log();
-            let id = format!("{JOB}-sinks-{task}");
-            let producer = Arc::new(SinkProducer::new(log.clone(), id, Delivery::ExactlyOnce));
-            Task {
-                log,
-                producer,
-                writers: Vec::new(),
-                bindings: None,
-                inbox: VecDeque::new(),
-                running: false,
-                asked: false,
-                written: 0,
-                flushed: 0,
-                synced: 0,
-                dead: false,
-            }
-        });
-        let tasks = tasks.collect();
+            let producer = SinkProducer::new(Arc::clone(&log), format!("{JOB}-sinks-{task}"), Delivery::ExactlyOnce);
+            Task::new(log, Arc::new(producer), self.folder(g, task))
+        };
+        let tasks = (0..count).map(task).collect();
         let number = leader.generation();
         self.gens.push(Gen {
             number,
@@ -417,7 +477,7 @@ impl World {
         self.perform(self.gens.len() - 1, outputs)
     }
 
-    fn tell(&mut self, g: usize, event: Event) -> Step {
+    pub(crate) fn tell(&mut self, g: usize, event: Event) -> Step {
         let outputs = {
             let history = self.history.lock().expect("nobody panics with it");
             self.gens[g].leader.handle(&history, Now(0), event)
@@ -430,257 +490,50 @@ impl World {
             match output {
                 Output::Propose(entry) => {
                     let outcome = self.history().apply(entry.clone());
-                    if let (Entry::CheckpointCommitted(record), Ok(())) = (&entry, &outcome) {
-                        let cuts = self.gens[g].cuts[..record.epoch.0 as usize].to_vec();
-                        let behind = |why| format!("checkpoint {} is committed: {why}", record.epoch);
-                        self.observer.look(&self.cluster)?;
-                        self.observer.see(&cuts)?;
-                        self.observer.holds(&self.cluster, &cuts).map_err(behind)?;
-                        self.committed = cuts;
+                    if outcome.is_ok() {
+                        self.applied(g, &entry)?;
                     }
                     self.tell(g, Event::Decided(entry, outcome))?;
                 }
-                Output::Send(task, command) => self.gens[g].tasks[task.0 as usize].inbox.push_back(command),
+                Output::Send(task, command) => {
+                    self.gens[g].tasks[task.0 as usize].inbox.push_back(command);
+                }
                 Output::Refuse(refusal) => return Err(refusal.to_string()),
                 Output::Recover(_) | Output::Superseded => {}
             }
         }
         Ok(())
     }
-}
 
-/// A task.
-impl World {
-    fn obey(&mut self, g: usize, t: usize) -> Step {
-        let Some(command) = self.gens[g].tasks[t].inbox.pop_front() else { return Ok(()) };
-        match command {
-            Command::Fence { generation } => {
-                let outcome = self.fence(g, t, generation);
-                if self.outcome(g, t, outcome)?.is_some() {
-                    let task = TaskIndex(t as u32);
-                    self.tell(g, Event::Report(Report::Fenced(Fenced { generation, task })))?;
-                }
-                Ok(())
-            }
-            Command::Scan { generation, after, caps } => {
-                let outcome = self.scan(g, t, after, &caps);
-                let Some(bindings) = self.outcome(g, t, outcome)? else { return Ok(()) };
-                let forge = self.is(Mistake::NoSecondBarrier);
-                for task in self.reporters(t, forge) {
-                    let bindings = if task.0 as usize == t { bindings.clone() } else { vec![] };
-                    let report = ScanReport { generation, task, bindings, sinks: vec![] };
-                    self.tell(g, Event::Report(Report::Scanned(report)))?;
-                }
-                Ok(())
-            }
-            Command::Run(plan) => {
-                self.take_plan(g, &plan)?;
-                let outcome = self.open(g, t, &plan);
-                self.outcome(g, t, outcome).map(drop)
-            }
-            Command::Checkpoint { .. } => {
-                let generation = &mut self.gens[g];
-                let written = generation.tasks.iter().map(|task| task.written).max().unwrap_or(0);
-                generation.checkpoint.get_or_insert(written);
-                generation.tasks[t].asked = true;
-                Ok(())
-            }
-            Command::Committed { epoch, .. } | Command::Abandoned { epoch, .. } => {
-                let generation = &mut self.gens[g];
-                generation.tasks[t].asked = false;
-                // The next one may have been chosen by another task already.
-                generation.checkpoint = generation.checkpoint.filter(|at| *at as u64 > epoch.0);
-                Ok(())
-            }
-            // A process that hears nothing goes on; the sources of this world never grow.
-            Command::Stop | Command::AddSources { .. } => Ok(()),
-        }
-    }
-
-    /// Who reports: the task itself, and with a forgery all the others.
-    fn reporters(&self, t: usize, forge: bool) -> Vec<TaskIndex> {
-        (0..self.scope.tasks).map(TaskIndex).filter(|task| forge || task.0 as usize == t).collect()
-    }
-
-    fn fence(&mut self, g: usize, t: usize, generation: Generation) -> Result<()> {
-        let ids: Vec<ProducerId> = self.history().fences_of(TaskIndex(t as u32)).collect();
-        let (alone, task) = (self.scope.tasks == 1, &mut self.gens[g].tasks[t]);
-        for id in ids {
-            match id {
-                ProducerId::Bindings => {
-                    task.bindings = Some(BindingsWriter::open(task.log.clone(), JOB, generation)?);
-                }
-                // A task alone fences them when it opens its sinks: nobody else can write what it will find there.
-                ProducerId::Sinks(_) if alone => {}
-                ProducerId::Sinks(owner) => drop(task.log.fence(&format!("{JOB}-sinks-{owner}"), generation)?),
-                // There are no stores.
-                ProducerId::Changelog(_) => {}
-            }
-        }
+    /// A checkpoint is committed: everything is at it.
+    fn applied(&mut self, g: usize, entry: &Entry) -> Step {
+        let Entry::CheckpointCommitted(record) = entry else { return Ok(()) };
+        let cuts = self.gens[g].cuts[..record.epoch.0 as usize].to_vec();
+        let behind = |why| format!("checkpoint {} is committed: {why}", record.epoch);
+        self.observer.look(&self.cluster)?;
+        self.observer.see(&cuts)?;
+        self.observer.holds(&self.cluster, &cuts).map_err(behind)?;
+        self.committed = cuts;
+        self.all_committed.push((record.generation, record.epoch));
+        let mut known = self.known.lock().expect("nobody panics with it");
+        let ends = record.stores.iter().filter(|state| state.changelog > 0);
+        known.ends_of_c.extend(ends.map(|state| (state.partition, state.changelog)));
         Ok(())
     }
 
-    fn scan(
-        &mut self,
-        g: usize,
-        t: usize,
-        after: Epoch,
-        caps: &[(Generation, Epoch)],
-    ) -> Result<Vec<(Generation, Epoch)>> {
-        if t > 0 {
-            return Ok(vec![]);
-        }
-        let generation = &mut self.gens[g];
-        let stored = bindings::read(&*generation.tasks[t].log, JOB, after)?;
-        generation.stored = bindings::valid(stored, caps, Epoch(u64::MAX));
-        let found = generation.stored.iter().map(|stored| (stored.binding.generation, stored.binding.epoch));
-        let shown = self.observer.seen.len() as u64;
-        let from_sinks = self.scope.mistake == Some(Mistake::LastBindingFromSinks);
-        Ok(found.filter(|(_, epoch)| !from_sinks || epoch.0 <= shown).collect())
+    /// Who is told of: the task itself, and with a forgery all the others.
+    pub(crate) fn reporters(&self, g: usize, t: usize, forge: bool) -> Vec<TaskIndex> {
+        let all = (0..self.tasks(g)).filter(|task| forge || *task == t);
+        all.map(|task| TaskIndex(task as u32)).collect()
     }
 
-    /// What every task of the generation knows from the plan.
-    fn take_plan(&mut self, g: usize, plan: &RecoveryPlan) -> Step {
-        let (checkpoint, last) = (plan.checkpoint_epoch(), plan.last_binding);
-        let committed = self.committed.clone();
-        let generation = &mut self.gens[g];
-        if generation.replay_until > 0 || !generation.cuts.is_empty() {
-            return Ok(());
-        }
-        let stored = bindings::valid(std::mem::take(&mut generation.stored), &plan.caps, last);
-        if stored.len() as u64 != last.0 - checkpoint.0 {
-            return Err(format!("of the bindings of ({checkpoint}, {last}] {} were found", stored.len()));
-        }
-        generation.cuts = committed[..checkpoint.0 as usize].to_vec();
-        generation.cuts.extend(stored.iter().map(|stored| stored.binding.shares[0].next));
-        generation.durable = generation.cuts.len();
-        generation.replay_until = generation.cuts.len();
-        if let Some(writer) = &mut generation.tasks[0].bindings {
-            writer.remember(&stored);
-        }
-        let cuts = generation.cuts.clone();
-        self.observer.see(&cuts)
+    /// The inbox's next command. Where nobody waits for the fences of others, they may come last.
+    pub(crate) fn next_command(&mut self, g: usize, t: usize) -> Option<Command> {
+        let late = self.is(Mistake::NoFirstBarrier) && t > 0;
+        let inbox: &mut VecDeque<Command> = &mut self.gens[g].tasks[t].inbox;
+        let overtaken = late && inbox.len() > 1 && matches!(inbox.front(), Some(Command::Fence { .. }));
+        inbox.remove(usize::from(overtaken))
     }
-
-    fn open(&mut self, g: usize, t: usize, plan: &RecoveryPlan) -> Result<()> {
-        let checkpoint = plan.checkpoint_epoch();
-        let ends = plan.checkpoint.as_ref().map_or(&plan.zero.sinks, |record| &record.sinks);
-        let (alone, until) = (self.scope.tasks == 1, self.gens[g].replay_until);
-        let task = &mut self.gens[g].tasks[t];
-        for sink in 0..SINKS {
-            let config = LogSinkConfig {
-                topic: sink_topic(sink),
-                topic_partitions: None,
-                partitioner: Partitioner::JobPartition,
-                sink,
-                partitions: plan.zero.partitions,
-            };
-            let of_sink = ends.iter().filter(|(key, _)| key.sink == sink);
-            let partitions = of_sink.map(|(key, end)| (key.partition, *end)).collect();
-            let context = SinkContext { job_id: JOB, generation: plan.generation, checkpoint, partitions };
-            let mut writer = LogSink::new(Arc::clone(&task.producer), config)?.open(&context)?;
-            if alone && until as u64 == checkpoint.0 {
-                writer.replayed()?;
-            }
-            task.writers.push(writer);
-        }
-        task.written = checkpoint.0 as usize;
-        task.flushed = task.written;
-        task.running = true;
-        Ok(())
-    }
-
-    /// The job partitions of a task: they change places from generation to generation.
-    fn hosted(&self, g: usize, t: usize) -> Vec<PartitionId> {
-        let hosts = |partition: usize| (partition + g) % self.tasks() == t;
-        (0..PARTITIONS).filter(|partition| hosts(usize::from(*partition))).map(PartitionId).collect()
-    }
-
-    fn write(&mut self, g: usize, t: usize) -> Step {
-        let (alone, hosted) = (self.scope.tasks == 1, self.hosted(g, t));
-        let generation = &mut self.gens[g];
-        let (until, task) = (generation.replay_until, &mut generation.tasks[t]);
-        let cuts = &generation.cuts[..=task.written];
-        let epoch = Epoch(cuts.len() as u64);
-        let write = |(sink, writer): (usize, &mut Box<dyn SinkWriter>)| {
-            for partition in &hosted {
-                writer.write(epoch, *partition, batch(cuts, *partition, sink as u16))?;
-            }
-            writer.end_epoch(epoch)?;
-            if alone && until as u64 == epoch.0 { writer.replayed() } else { Ok(()) }
-        };
-        let outcome = task.writers.iter_mut().enumerate().try_for_each(write);
-        task.written += 1;
-        self.outcome(g, t, outcome).map(drop)
-    }
-
-    fn bind(&mut self, g: usize) -> Step {
-        let generation = &mut self.gens[g];
-        let new: Vec<Binding> = (generation.durable..generation.cuts.len())
-            .map(|index| Binding {
-                epoch: Epoch(index as u64 + 1),
-                generation: generation.number,
-                minted_at: 0,
-                shares: vec![Share {
-                    of: SourceKey { source: 0, partition: PartitionId(0) },
-                    next: generation.cuts[index],
-                    count: 1,
-                    hash: ContentHash(0),
-                }],
-            })
-            .collect();
-        let writer = generation.tasks[0].bindings.as_mut().expect("the first task has fenced");
-        let outcome = writer.append(&new);
-        if self.outcome(g, 0, outcome)?.is_some() {
-            let generation = &mut self.gens[g];
-            generation.durable = generation.cuts.len();
-            let cuts = generation.cuts.clone();
-            // From now on it is announced: latest reads and watches see it.
-            self.observer.see(&cuts)?;
-        }
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, g: usize, t: usize) -> Step {
-        let hosted: BTreeSet<PartitionId> = self.hosted(g, t).into_iter().collect();
-        let early = self.is(Mistake::CheckpointBeforeSinks);
-        let generation = &mut self.gens[g];
-        let (number, at) = (generation.number, generation.checkpoint.expect("it was chosen"));
-        let task = &mut generation.tasks[t];
-        let sync = |sink: u16| -> Result<Vec<(SinkKey, u64)>> {
-            let writer = &mut task.writers[usize::from(sink)];
-            let ends: Vec<(PartitionId, u64)> =
-                if early { (0..PARTITIONS).map(|p| (PartitionId(p), 0)).collect() } else { writer.sync()? };
-            let own = ends.into_iter().filter(|(partition, _)| hosted.contains(partition));
-            Ok(own.map(|(partition, end)| (SinkKey { sink, partition }, end)).collect())
-        };
-        let outcome: Result<Vec<Vec<_>>> = (0..SINKS).map(sync).collect();
-        let Some(sinks) = self.outcome(g, t, outcome)? else { return Ok(()) };
-        let task = &mut self.gens[g].tasks[t];
-        task.asked = false;
-        task.synced = at;
-        task.flushed = if early { task.flushed } else { task.written };
-        let ack = CheckpointAck {
-            generation: number,
-            task: TaskIndex(t as u32),
-            epoch: Epoch(at as u64),
-            fingerprint: PLAN,
-            minted_at: 0,
-            sources: vec![],
-            stores: vec![],
-            sinks: sinks.into_iter().flatten().collect(),
-            sinks_at: Epoch(at as u64),
-        };
-        self.tell(g, Event::Report(Report::Acknowledged(Box::new(ack))))
-    }
-}
-
-/// What a job partition gives a sink in the last epoch of these cuts.
-fn batch(cuts: &[u64], partition: PartitionId, sink: u16) -> EncodedBatch {
-    let data = value(cuts);
-    let one = EncodedRecord { value: Some(0..data.len()), ..EncodedRecord::default() };
-    let records = vec![one; count(cuts, partition, sink) as usize];
-    EncodedBatch { data, records }
 }
 
 /// A run; what is wrong with it, with its steps.

@@ -99,7 +99,7 @@ impl SimulatedCluster {
     pub fn deliver(&self, index: usize) {
         let request = self.state.lock().under_way.remove(index);
         // Nobody waits for the answer.
-        let _ = self.end(&request);
+        let _ = self.finish(&request);
     }
 
     /// Cleans a prefix of a partition of a compacted topic.
@@ -125,6 +125,11 @@ impl SimulatedCluster {
     /// What is committed of a partition, also where a reader does not see it yet because an open transaction holds it back.
     pub fn committed(&self, topic: &str, partition: PartitionId) -> Result<Vec<LogRecord>> {
         Ok(self.state.lock().partition(topic, partition)?.committed().cloned().collect())
+    }
+
+    /// The offset after the last record or marker.
+    pub fn end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
+        Ok(self.ends(topic, partition)?.1)
     }
 
     /// Where a reader of committed records stops.
@@ -199,7 +204,7 @@ impl SimulatedCluster {
     }
 
     /// A request to end a transaction has arrived.
-    pub(super) fn end(&self, request: &EndRequest) -> Result<()> {
+    pub(super) fn finish(&self, request: &EndRequest) -> Result<()> {
         let state = &mut *self.state.lock();
         state.owner(&request.id, request.epoch)?;
         state.finish(&request.id, request.commit);

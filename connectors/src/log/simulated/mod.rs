@@ -57,12 +57,20 @@ pub enum Fate {
     Delayed,
     /// It was slow and was sent twice: the first is acknowledged, the second arrives later.
     SentTwice,
+    /// The same, and the client has not noticed: it goes on, and the second may end its next transaction.
+    SentTwiceUnnoticed,
 }
 
 impl Fate {
     /// All of them, the one without a fault first.
-    pub const ALL: [Self; 5] =
-        [Self::Acknowledged, Self::AnswerLost, Self::RequestLost, Self::Delayed, Self::SentTwice];
+    pub const ALL: [Self; 6] = [
+        Self::Acknowledged,
+        Self::AnswerLost,
+        Self::RequestLost,
+        Self::Delayed,
+        Self::SentTwice,
+        Self::SentTwiceUnnoticed,
+    ];
 }
 
 /// Chooses what happens.
@@ -72,6 +80,11 @@ pub trait Fates: Send + Sync {
 
     /// What becomes of the end of a transaction of this id.
     fn of_end(&self, id: &str) -> Fate;
+
+    /// Most bytes that one read gives, where that is less than the client asks for.
+    fn read_bytes(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// Nothing fails.

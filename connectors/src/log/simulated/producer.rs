@@ -62,17 +62,19 @@ impl SimulatedProducer {
             Err(Error::external("kafka-away", text))
         };
         match self.cluster.fates().of_end(&self.id) {
-            Fate::Acknowledged => self.cluster.end(&request),
-            Fate::AnswerLost => self.cluster.end(&request).and_then(|()| unknown()),
+            Fate::Acknowledged => self.cluster.finish(&request),
+            Fate::AnswerLost => self.cluster.finish(&request).and_then(|()| unknown()),
             Fate::RequestLost => unknown(),
             Fate::Delayed => {
                 self.cluster.delay(request);
                 unknown()
             }
-            Fate::SentTwice => {
-                self.cluster.end(&request)?;
+            twice @ (Fate::SentTwice | Fate::SentTwiceUnnoticed) => {
+                self.cluster.finish(&request)?;
                 self.cluster.delay(request);
-                self.phase = Phase::Spent;
+                if twice == Fate::SentTwice {
+                    self.phase = Phase::Spent;
+                }
                 Ok(())
             }
         }

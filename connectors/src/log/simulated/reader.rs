@@ -31,6 +31,7 @@ impl LogReader for SimulatedReader {
             return Err(Error::external("kafka-out-of-range", text));
         }
         let (before, mut bytes) = (out.len(), 0);
+        let max_bytes = max_bytes.min(self.cluster.fates().read_bytes());
         for record in self.cluster.visible(&self.topic, self.partition, self.position)? {
             if out.len() > before && bytes >= max_bytes {
                 return Ok(true);

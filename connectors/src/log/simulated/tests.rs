@@ -54,6 +54,7 @@ fn the_end_of_a_transaction_has_the_fate_that_was_chosen() {
         (Fate::RequestLost, false, true, "", "", ""),
         (Fate::Delayed, false, true, "", "0=a", ""),
         (Fate::SentTwice, true, true, "0=a", "0=a", "0=a"),
+        (Fate::SentTwiceUnnoticed, true, false, "0=a", "0=a", "0=a"),
     ] {
         for arrives_after_the_fence in [false, true] {
             let (cluster, log) = bench(fate);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use thalweg_connectors::log::Log;
-use thalweg_core::{Epoch, Generation, PartitionId, RecoveryPlan, Result, Series, WorkerIndex, hash_key, TaskIndex};
+use thalweg_core::{Epoch, Generation, PartitionId, RecoveryPlan, Result, Series, TaskIndex, WorkerIndex, hash_key};
 use thalweg_runtime::restore::restore_stores;
 use thalweg_state::{Backend, BackendOptions, Handle, PendingFile, SealedStore, Store, StoreOptions, StoreSpec};
 

@@ -18,6 +18,7 @@ pub mod kafka;
 pub mod log;
 mod random;
 mod raw;
+mod registry;
 mod sink;
 mod source;
 mod stdin;
@@ -27,13 +28,15 @@ pub use backfill::Backfilled;
 pub use blackhole::BlackholeSink;
 pub use file::{FileSink, FileSource, FollowSource};
 pub use format::{
-    CsvOptions, Decoder, DecoderOf, Fields, Format, Include, Included, KeyFormat, Message, Messages, OutFormat, Part,
-    TypedJson, TypedValues, Untyped,
+    AvroWriter, CsvOptions, Decimals, Decoder, DecoderOf, Fields, Format, Framing, GivenSchema, Include, Included,
+    KeyFormat, Message, Messages, OutFormat, Part, SchemaFormat, SchemaRecords, Schemas, TypedJson, TypedValues,
+    Untyped,
 };
 pub use formatted::FormattedSource;
 pub use generator::GeneratorSource;
 pub use ingest::IngestTopic;
 pub use raw::{RawBatch, RawHeader, RawReader, RawRecord, RawSource, TopicPartition};
+pub use registry::{KeptSchemas, RegistryConfig, SchemaRegistry, UnknownSchema};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
 pub use source::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash, Waker};
 pub use stdin::StdinSource;

@@ -20,7 +20,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 13] = [
     Target { name: "log_segment", run: log_folder::segment, examples: log_folder::segments },
     Target { name: "log_position", run: records::position, examples: records::positions },
     Target {
@@ -35,6 +35,8 @@ pub const TARGETS: [Target; 11] = [
     Target { name: "job_toml", run: job::toml, examples: job::tomls },
     Target { name: "json", run: formats::json, examples: formats::jsons },
     Target { name: "csv", run: formats::csv, examples: formats::csvs },
+    Target { name: "avro", run: formats::avro, examples: formats::avros },
+    Target { name: "protobuf", run: formats::protobuf, examples: formats::protobufs },
     Target { name: "expression", run: job::expression, examples: job::expressions },
 ];
 

@@ -35,10 +35,12 @@ const CRATES: [(&str, &str, &[&str]); 8] = [
 
 /// Each heavy dependency with the folders of the crates that may name it. The hand-written baselines of `benches`, and what `tests`
 /// does to recount results without the engine's code, are no part of the engine.
-const HOMES: [(&str, &[&str]); 9] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("rocksdb", &["state", "benches"]),
     ("timely", &["operators", "engine/runtime", "benches"]),
     ("differential-dataflow", &["operators", "engine/runtime"]),
+    ("protobuf", &["connectors"]),
+    ("protobuf-parse", &["connectors"]),
     ("rdkafka", &["connectors", "tests", "benches"]),
     ("openraft", &["engine/coordinator"]),
     ("axum", &["engine"]),

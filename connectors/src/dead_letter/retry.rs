@@ -9,7 +9,7 @@ use super::header;
 use super::letter::RecordHeaders;
 use crate::log::{Log, LogReader, LogRecord, Retention, TopicSpec};
 use crate::{
-    BadRecord, Decoder, DecoderOf, RawBatch, RawRecord, ReadLimit, ReadState, RecordReader, Retried, RunningHash,
+    BadRecord, Decoder, DecoderOf, RawBatch, RawRecord, ReadLimit, ReadState, RecordReader, Retried, RunningHash, Waker,
 };
 
 /// The only partition of a topic of retried records.
@@ -71,6 +71,7 @@ impl Retries {
             reader: self.log.reader(&self.topic, PARTITION, from)?,
             bounded: self.bounded,
             waiting: VecDeque::new(),
+            waker: Arc::new(|| ()),
             decoders,
             decoder: None,
             position: from,
@@ -86,6 +87,7 @@ struct RetryReader<T> {
     bounded: bool,
     /// Read from the log and not given yet.
     waiting: VecDeque<LogRecord>,
+    waker: Waker,
     decoders: Arc<dyn DecoderOf<T>>,
     /// With the header line that it was made for.
     decoder: Option<(Option<Vec<u8>>, Box<dyn Decoder<T>>)>,
@@ -113,16 +115,15 @@ impl<T> RetryReader<T> {
         Ok(&mut self.decoder.insert(decoder).1)
     }
 
-    fn decode(&mut self, record: LogRecord, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
+    /// Decodes a record, unless what it needs for that is not there yet: says whether it has.
+    fn decode(&mut self, record: &LogRecord, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<bool> {
         let headers = RecordHeaders(&record.record.headers);
-        let mut batch = RawBatch { data: record.record.value.unwrap_or_default(), ..RawBatch::default() };
+        let mut batch = RawBatch { data: record.record.value.clone().unwrap_or_default(), ..RawBatch::default() };
         let value = 0..batch.data.len();
-        self.hash.add(&batch.data);
-        self.bytes += batch.data.len() as u64;
         batch.data.extend(record.record.key.iter().flatten());
-        let key = record.record.key.map(|_| value.end..batch.data.len());
+        let key = record.record.key.as_ref().map(|_| value.end..batch.data.len());
         batch.records.push(RawRecord {
-            value,
+            value: value.clone(),
             key,
             time: Some(record.time),
             next: record.offset + 1,
@@ -130,7 +131,14 @@ impl<T> RetryReader<T> {
         });
         let known_bad = bad.len();
         let csv_header = headers.bytes(header::CSV_HEADER);
-        self.decoder(csv_header)?.decode(&batch, out, bad)?;
+        let waker = self.waker.clone();
+        let decoder = self.decoder(csv_header)?;
+        if !decoder.prepare(&batch, &waker)? {
+            return Ok(false);
+        }
+        decoder.decode(&batch, out, bad)?;
+        self.hash.add(&batch.data[value.clone()]);
+        self.bytes += value.len() as u64;
         for bad in &mut bad[known_bad..] {
             let retried = headers.number(header::RETRY_OF).map(|dead_letter| (dead_letter, headers.place()));
             bad.at = record.offset;
@@ -140,7 +148,7 @@ impl<T> RetryReader<T> {
                 bad.retried = Some(Box::new(Retried { dead_letter, place }));
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -161,14 +169,23 @@ impl<T> RecordReader<T> for RetryReader<T> {
                 self.waiting.push_front(record);
                 return Ok(ReadState::End);
             }
+            if !self.decode(&record, out, bad)? {
+                self.waiting.push_front(record);
+                return Ok(ReadState::Pending);
+            }
             records += 1;
             self.position = record.offset + 1;
-            self.decode(record, out, bad)?;
         }
     }
 
     fn position(&self) -> u64 {
         self.position
+    }
+
+    /// It is looked into again and again; a schema that has come is only the sooner used.
+    fn wake(&mut self, waker: Waker) -> bool {
+        self.waker = waker;
+        false
     }
 
     /// What is retried meanwhile is no part of how far the input is read.

@@ -6,7 +6,7 @@ use thalweg_core::{Result, Row, Shape, Value};
 
 use super::text::not_text;
 use super::{Decoder, DecoderOf};
-use crate::{BadRecord, RawBatch, RawRecord};
+use crate::{BadRecord, RawBatch, RawRecord, Waker};
 
 /// What a field can be taken from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,10 @@ impl Decoder<Value> for WithParts {
         }
         self.values = values;
         Ok(())
+    }
+
+    fn prepare(&mut self, batch: &RawBatch, waker: &Waker) -> Result<bool> {
+        self.inner.prepare(batch, waker)
     }
 }
 

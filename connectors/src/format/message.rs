@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use thalweg_core::Result;
 
 use super::{Decoder, DecoderOf};
-use crate::{BadRecord, RawBatch, RawRecord};
+use crate::{BadRecord, RawBatch, RawRecord, Waker};
 
 /// A record of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,10 @@ impl<T: Send> Decoder<Message<T>> for ToMessages<T> {
         self.inner.record(batch, record, &mut self.values, bad)?;
         out.extend(self.values.drain(..).map(|value| message(batch, record, Some(value))));
         Ok(())
+    }
+
+    fn prepare(&mut self, batch: &RawBatch, waker: &Waker) -> Result<bool> {
+        self.inner.prepare(batch, waker)
     }
 }
 

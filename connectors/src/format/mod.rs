@@ -4,23 +4,29 @@
 //! to `bad` with a reason; the other records of the batch are not touched by it. Blank lines of `json` and empty
 //! lines of `csv` are no records.
 
+mod avro;
 mod cell;
 mod csv;
 mod include;
 mod json;
 mod message;
 mod out;
+mod protobuf;
+mod schemas;
 mod text;
 mod typed;
 
 use thalweg_core::{Error, Result, Value};
 
+pub use avro::{AvroWriter, Decimals};
 pub use include::{Include, Included, KeyFormat, Part};
 pub use message::{Message, Messages};
 pub use out::OutFormat;
+pub(crate) use schemas::ParsedSchema;
+pub use schemas::{Framing, GivenSchema, SchemaFormat, SchemaRecords, Schemas};
 pub use typed::{TypedJson, TypedValues};
 
-use crate::{BadRecord, RawBatch, RawRecord};
+use crate::{BadRecord, RawBatch, RawRecord, Waker};
 
 /// How the bytes of a source's records are to be read.
 ///
@@ -110,6 +116,14 @@ pub trait Decoder<T>: Send {
     /// All records of a batch, in order.
     fn decode(&mut self, batch: &RawBatch, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<()> {
         batch.records.iter().try_for_each(|record| self.record(batch, record, out, bad))
+    }
+
+    /// Whether all that the records of a batch need is there. What is not (a schema) is got by somebody else, who calls `waker`
+    /// then, from any thread; until this is true no record of the batch may be decoded.
+    ///
+    /// Errors: what is needed cannot be got.
+    fn prepare(&mut self, _batch: &RawBatch, _waker: &Waker) -> Result<bool> {
+        Ok(true)
     }
 }
 

@@ -1,12 +1,13 @@
 //! Straight into the types of a job author.
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use thalweg_core::{Result, Value};
 
-use super::{Decoder, DecoderOf, Fields, Format, is_blank};
-use crate::{BadRecord, RawBatch, RawRecord};
+use super::{Decoder, DecoderOf, Fields, Format, Untyped, is_blank};
+use crate::{BadRecord, RawBatch, RawRecord, Waker};
 
 /// JSON straight into `T`: no untyped value is made on the way.
 pub struct TypedJson<T> {
@@ -54,20 +55,25 @@ impl<T: DeserializeOwned> Decoder<T> for TypedJson<T> {
 
 /// Any format into `T`, by way of an untyped value: for formats without a serde reader of their own.
 pub struct TypedValues<T> {
-    format: Format,
+    values: Arc<dyn DecoderOf<Value>>,
     of: PhantomData<fn() -> T>,
 }
 
 impl<T> TypedValues<T> {
     /// For any type with serde whose fields have the names of the format's.
     pub fn new(format: Format) -> Self {
-        Self { format, of: PhantomData }
+        Self::through(Arc::new(Untyped { format, fields: Fields::All }))
+    }
+
+    /// By way of what other decoders give, such as those of Avro and Protobuf.
+    pub fn through(values: Arc<dyn DecoderOf<Value>>) -> Self {
+        Self { values, of: PhantomData }
     }
 }
 
 impl<T: DeserializeOwned + 'static> DecoderOf<T> for TypedValues<T> {
     fn decoder(&self, header: Option<&[u8]>) -> Result<Box<dyn Decoder<T>>> {
-        Ok(Box::new(ThroughValues { inner: self.format.decoder(header, &Fields::All)?, values: Vec::new() }))
+        Ok(Box::new(ThroughValues { inner: self.values.decoder(header)?, values: Vec::new() }))
     }
 }
 
@@ -93,5 +99,9 @@ impl<T: DeserializeOwned> Decoder<T> for ThroughValues {
             }
         }
         Ok(())
+    }
+
+    fn prepare(&mut self, batch: &RawBatch, waker: &Waker) -> Result<bool> {
+        self.inner.prepare(batch, waker)
     }
 }

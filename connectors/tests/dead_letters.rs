@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use thalweg_connectors::dead_letter::{
-    self, DeadLetter, Decision, Desk, FailedNode, Held, Place, Range, Reason, Retries, StoredLetter, Which,
+    self, DeadLetter, Decision, Desk, FailedNode, HeaderNames, Held, Place, Range, Reason, Retries, StoredLetter, Which,
 };
 use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
 use thalweg_connectors::{
@@ -46,7 +46,7 @@ fn write(log: &Arc<dyn Log>, letters: &[DeadLetter]) {
     let context = SinkContext { job_id: JOB, generation: Generation(1), checkpoint: Epoch::ZERO, partitions };
     let mut writer = sink.open(&context).expect("a writer");
     let mut batch = EncodedBatch::default();
-    letters.iter().for_each(|letter| letter.encode("orders", Epoch(3), &mut batch));
+    letters.iter().for_each(|letter| letter.encode("orders", Epoch(3), HeaderNames::Streams, &mut batch));
     writer.write(Epoch(3), PartitionId(0), batch).expect("writes");
     writer.end_epoch(Epoch(3)).expect("ends");
     writer.sync().expect("is durable");

@@ -5,8 +5,10 @@ pub use serde::{Deserialize, Serialize};
 pub use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
 pub use thalweg_connectors::log::Start;
 pub use thalweg_connectors::{
-    BadRecord, BlackholeSink, CsvOptions, FileSink, FileSource, Format, FormattedSource, GeneratorSource, Message,
-    Messages, OutFormat, ReadLimit, ReadState, RecordReader, RecordSource, RunningHash, StdoutSink, TypedJson,
+    BadRecord, BlackholeSink, CsvOptions, Decimals, Fields, FileSink, FileSource, Format, FormattedSource, Framing,
+    GeneratorSource, GivenSchema, Message, Messages, OutFormat, ReadLimit, ReadState, RecordReader, RecordSource,
+    RegistryConfig, RunningHash, SchemaFormat, SchemaRecords, SchemaRegistry, Schemas, StdoutSink, TypedJson,
+    TypedValues, UnknownSchema,
 };
 pub use thalweg_core::{ContentHash, Epoch, PartitionId, PartitionSpec, SourceKey, Value};
 pub use thalweg_operators::{

@@ -67,52 +67,51 @@ pub(crate) fn avros() -> Vec<Vec<u8>> {
         {"name":"r","type":"double"},{"name":"b","type":"boolean"}]}"#
         .replace('\n', "");
     let record = b"\n\x02\x0e\x02\x02x\x04\x02a\x02b\0\0\x04\x30\x39\x02ab\xd0\x0f\0\0\0\0\0\0\xf0\x3f\x01";
-    let others = ["[\"null\",\"string\"]\n\x02\x06abc", "{\"type\":\"array\",\"items\":\"null\"}\n\x06\0"];
+    let others = [
+        "\"string\"\n\0\0\0\0\x01\x06abc",
+        "[\"null\",\"string\"]\n\x02\x06abc",
+        "{\"type\":\"array\",\"items\":\"null\"}\n\x06\0",
+    ];
     let mut examples: Vec<Vec<u8>> = others.map(|text| text.as_bytes().to_vec()).into();
     examples.push([order.as_bytes(), record].concat());
     examples
 }
 
-/// Two bytes with the length of the descriptors, these, and the record.
+/// Two bytes with the length of the descriptors, whose highest bit says which type the record has, these, and the record.
 pub(crate) fn protobuf(bytes: &[u8]) {
     let Some(([low, high], rest)) = bytes.split_first_chunk::<2>().map(|(length, rest)| (*length, rest)) else {
         return;
     };
-    let (descriptors, record) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes([low, high]))));
-    for message in ["shop.Order", "old.Row"] {
-        let given = |framing| GivenSchema::protobuf(descriptors, message, framing);
-        decode_one(SchemaFormat::Protobuf, given, record);
-    }
+    let length = usize::from(u16::from_le_bytes([low, high & 0x7f]));
+    let (descriptors, record) = rest.split_at(rest.len().min(length));
+    let message = if high & 0x80 == 0 { "shop.Order" } else { "old.Row" };
+    decode_one(SchemaFormat::Protobuf, |framing| GivenSchema::protobuf(descriptors, message, framing), record);
 }
 
 pub(crate) fn protobufs() -> Vec<Vec<u8>> {
     let descriptors = include_bytes!("../../connectors/tests/schemas/shop.desc");
-    let records: [&[u8]; 3] = [
+    let records: [&[u8]; 4] = [
         b"\x08\xf9\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x03ada\x52\x03\x01\xac\x02\x62\x05\x0a\x01a\x10\x01\x72\x08\x0a\x01x\x12\x03\x0a\x01y",
         b"\xc2\x01\x0c\x0a\x0a\x0a\x01o\x12\x05\x2a\x03\x0a\x01x\x42\x08\x08\xc0\xfc\xdf\xd3\x03\x10\x01\x78\x05\x82\x01\0",
+        b"\0\0\0\0\x01\x02\x02\x0a\x01x",
         b"\x08\x03\x18\0\x23\x08\x09\x24\x28\x01\x2a\x01\x02",
     ];
-    let length = (descriptors.len() as u16).to_le_bytes();
-    records.map(|record| [&length[..], descriptors, record].concat()).into()
+    let [low, high] = (descriptors.len() as u16).to_le_bytes();
+    let all = records.into_iter().zip([high, high, high, high | 0x80]);
+    all.map(|(record, high)| [&[low, high], &descriptors[..], record].concat()).collect()
 }
 
-/// With all fields and with some, framed and not.
+/// With all fields and with some; a record that begins with a zero byte is framed.
 fn decode_one(format: SchemaFormat, given: impl Fn(Framing) -> thalweg_core::Result<GivenSchema>, record: &[u8]) {
-    for (framing, front) in [(Framing::None, &b""[..]), (Framing::Confluent, b"\0\0\0\0\x01\0")] {
-        let Ok(given) = given(framing) else { return };
-        let schemas = Schemas::Given(Arc::new(given));
-        for (fields, decimals) in [
-            (Fields::All, Decimals::Number),
-            (Fields::Only(vec!["n".to_owned(), "a".to_owned(), "id".to_owned(), "text".to_owned()]), Decimals::Text),
-        ] {
-            let records = SchemaRecords { format, schemas: schemas.clone(), fields, decimals };
-            let decoder = records.decoder(None).expect("a given schema has a decoder");
-            check(
-                decoder,
-                &[&front[..front.len() - usize::from(format == SchemaFormat::Avro && !front.is_empty())], record]
-                    .concat(),
-            );
-        }
+    let framing = if record.starts_with(b"\0") { Framing::Confluent } else { Framing::None };
+    let Ok(given) = given(framing) else { return };
+    let schemas = Schemas::Given(Arc::new(given));
+    for (fields, decimals) in [
+        (Fields::All, Decimals::Number),
+        (Fields::Only(vec!["n".to_owned(), "a".to_owned(), "id".to_owned(), "text".to_owned()]), Decimals::Text),
+    ] {
+        let records = SchemaRecords { format, schemas: schemas.clone(), fields, decimals };
+        check(records.decoder(None).expect("a given schema has a decoder"), record);
     }
 }
 

@@ -204,6 +204,10 @@ pub(crate) fn check(kind: Kind, item: &Item) -> Fit<()> {
             ItemKind::Table(_) => Ok(()),
             _ => takes("a table"),
         },
+        Kind::Secret => match is_property(item) {
+            true => Ok(()),
+            false => takes("a text, { env = \"NAME\" } or { file = \"path\" }"),
+        },
         Kind::Properties => match &item.kind {
             ItemKind::Table(table) if table.entries.iter().all(|entry| is_property(&entry.item)) => Ok(()),
             _ => takes("names with texts, { env = \"NAME\" } or { file = \"path\" }"),

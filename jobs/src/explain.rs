@@ -12,8 +12,8 @@ use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
 use crate::spec::{
-    BackfillSpec, ConfigValue, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec,
-    SourceConnector, SourceSpec, TopicsSpec,
+    BackfillSpec, ConfigValue, DeadLettersPlace, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector,
+    SinkSpec, SourceConnector, SourceSpec, TopicsSpec,
 };
 
 /// An explained job.
@@ -152,6 +152,13 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
     };
     node.output = output;
     node.partitioning = partitioning;
+    needs.extend(source.schemas().into_iter().map(|(_, schema)| match (&schema.file, &job.schema_registry) {
+        (Some(path), _) => format!("reads the schema {}", path.display()),
+        (None, registry) => {
+            let url = registry.as_ref().map_or("", |registry| registry.url.as_str());
+            format!("asks the schema registry {url} for each schema once, and keeps it in the topic schemas-ID of the job's own log")
+        }
+    }));
     if job.on_error == OnError::DeadLetter && !matches!(source.connector, SourceConnector::Generator(_)) {
         needs.push(format!("reads what is retried from the topic retry-ID-{} of the job's own log", source.id));
         node.partitioning += ", and one for what is retried";
@@ -342,9 +349,10 @@ fn explain_sink(node: &mut ExplainedNode, sink: &SinkSpec, job: &JobSpec, needs:
 
 fn explain_dead_letters(node: &mut ExplainedNode, to: &DeadLettersSpec, needs: &mut Vec<String>) {
     let topic = to.topic.clone().unwrap_or_else(|| format!("{}-ID, with the id of the job,", dead_letter::SINK));
-    let log = match &to.path {
-        Some(path) => format!("the embedded log {}", path.display()),
-        None => "the job's own log".to_owned(),
+    let log = match &to.place {
+        DeadLettersPlace::Own => "the job's own log".to_owned(),
+        DeadLettersPlace::Folder(path) => format!("the embedded log {}", path.display()),
+        DeadLettersPlace::Kafka => "Kafka; made with one partition where it is missing".to_owned(),
     };
     needs.push(format!("writes records that are set aside to the topic {topic} of {log}"));
     node.keeps = "its position, in every checkpoint".to_owned();

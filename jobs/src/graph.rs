@@ -60,7 +60,8 @@ pub fn graph(job: &JobSpec) -> Graph {
         readers.flat_map(|(id, inputs)| inputs.iter().map(|input| GraphEdge { from: input.clone(), to: id.clone() }));
     // What sets records aside is joined to the sink that the job has for them.
     let aside = job.setting_aside();
-    let dead_letters = (!aside.is_empty()).then(|| node(dead_letter::SINK, NodeKind::Sink, "log"));
+    let dead_letters =
+        (!aside.is_empty()).then(|| node(dead_letter::SINK, NodeKind::Sink, job.dead_letters.place.uses()));
     let set_aside = aside.into_iter().map(|from| GraphEdge { from: from.to_owned(), to: dead_letter::SINK.to_owned() });
     Graph {
         nodes: sources.chain(operators).chain(sinks).chain(dead_letters).collect(),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use thalweg_connectors::kafka::KafkaConfig;
-use thalweg_connectors::{EncodedBatch, EncodedRecord, OutFormat};
-use thalweg_core::{Error, Result, Value};
+use thalweg_connectors::kafka::{KafkaConfig, KafkaLog};
+use thalweg_connectors::log::Log;
+use thalweg_connectors::{AvroWriter, EncodedBatch, EncodedRecord, OutFormat};
+use thalweg_core::{Error, Generation, Result, Value};
 
 use crate::spec::{JobSpec, KafkaSinkSpec, KafkaSpec, SinkSpec};
 
@@ -13,12 +14,34 @@ impl KafkaSpec {
     ///
     /// Errors: `secret-missing`; `kafka-property` where librdkafka refuses a value.
     pub fn config(&self) -> Result<KafkaConfig> {
-        let read = self.properties.iter().map(|(name, value)| Ok((name.clone(), value.read()?)));
+        let read = self.properties.iter().map(|(name, value)| Ok((name.clone(), value.read("[kafka.properties]")?)));
         let mut config = KafkaConfig::new(&self.bootstrap_servers, read.collect::<Result<_>>()?)?;
         config.replication = self.replication;
         config.patience = self.wait;
         config.transaction_timeout = self.transaction_timeout;
         Ok(config)
+    }
+}
+
+/// A cluster as who looks at the dead letters of a job reads it, over connections of its own: nothing is written by it.
+pub fn dead_letters_log(cluster: &KafkaConfig, job: &str) -> Result<Arc<dyn Log>> {
+    let name = format!("thalweg-{job}-dead-letters");
+    Ok(Arc::new(KafkaLog::new(cluster.clone(), &name, Arc::new(|| Ok(Generation::default())))?))
+}
+
+/// Writes the values of a sink's records.
+#[derive(Clone, Debug)]
+pub(crate) enum ValueWriter {
+    Plain(OutFormat),
+    Avro(Arc<AvroWriter>),
+}
+
+impl ValueWriter {
+    fn encode_value(&self, value: &Value, out: &mut Vec<u8>) -> Result<()> {
+        match self {
+            Self::Plain(format) => format.encode_value(value, out),
+            Self::Avro(writer) => writer.encode_value(value, out),
+        }
     }
 }
 
@@ -29,18 +52,18 @@ pub(crate) struct KafkaEncoder {
     partition: Option<String>,
     headers: Vec<Arc<str>>,
     tombstone: Option<String>,
-    format: OutFormat,
+    format: ValueWriter,
     sink: String,
 }
 
 impl KafkaEncoder {
-    pub(crate) fn new(job: &JobSpec, sink: &SinkSpec, spec: &KafkaSinkSpec) -> Self {
+    pub(crate) fn new(job: &JobSpec, sink: &SinkSpec, spec: &KafkaSinkSpec, format: ValueWriter) -> Self {
         Self {
             key: job.kafka_key(sink, spec),
             partition: spec.partition.clone(),
             headers: spec.headers.iter().map(|name| Arc::from(name.as_str())).collect(),
             tombstone: spec.tombstone.clone(),
-            format: spec.format,
+            format,
             sink: sink.id.clone(),
         }
     }

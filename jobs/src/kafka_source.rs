@@ -5,13 +5,15 @@ use std::sync::Arc;
 use thalweg_connectors::dead_letter::Retries;
 use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, Topics};
 use thalweg_connectors::{
-    Backfilled, DecoderOf, Fields, FileSource, Format, FormattedSource, Include, Included, Part, RawSource,
-    RecordSource, Untyped,
+    Backfilled, DecoderOf, Fields, FileSource, FormattedSource, Include, Included, Part, RawSource, RecordSource,
 };
-use thalweg_core::{Result, Value};
+use thalweg_core::{Error, Result, Value};
 
 use crate::demand::Demand;
-use crate::spec::{BackfillSpec, HistorySpec, JobSpec, KafkaSourceSpec, SourceSpec, TopicsSpec};
+use crate::schemas::JobSchemas;
+use crate::spec::{
+    BackfillSpec, HistorySpec, JobSpec, KafkaSourceSpec, RecordFormat, SourceSpec, TopicsSpec, backfill_of,
+};
 
 /// The records of a source; first those of its backfill, where it has one.
 pub(crate) fn kafka_source(
@@ -19,6 +21,7 @@ pub(crate) fn kafka_source(
     source: &SourceSpec,
     spec: &KafkaSourceSpec,
     cluster: Arc<KafkaConfig>,
+    schemas: &JobSchemas,
     retries: Retries,
 ) -> Result<Arc<dyn RecordSource<Value>>> {
     let group = spec.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name));
@@ -31,11 +34,20 @@ pub(crate) fn kafka_source(
         group,
     };
     let demand = job.demand(&source.id);
-    let first = spec.backfill.as_ref().map(|first| backfill(job, first, &config, &cluster, (&demand, &spec.include)));
+    let decoders = |of: &str, format: &RecordFormat| -> Result<Arc<dyn DecoderOf<Value>>> {
+        let (fields, include) = used(&demand, &spec.include);
+        let values = schemas.decoders(of, format, fields)?;
+        Ok(if include.fields.is_empty() { values } else { Arc::new(Included::new(values, include)) })
+    };
+    let first = spec.backfill.as_ref().map(|first| -> Result<Arc<dyn RecordSource<Value>>> {
+        let values = decoders(&backfill_of(&source.id), &first.format)?;
+        Ok(Arc::new(FormattedSource::new(backfill(job, first, &config, &cluster)?, values)))
+    });
+    let first = first.transpose()?;
     let raw = Box::new(KafkaSource::new(cluster, config));
-    let records = FormattedSource::new(raw, decoders(&spec.format, &demand, &spec.include)).with_retries(retries);
+    let records = FormattedSource::new(raw, decoders(&source.id, &spec.format)?).with_retries(retries);
     Ok(match first {
-        Some(first) => Arc::new(Backfilled::new(first?, Arc::new(records))),
+        Some(first) => Arc::new(Backfilled::new(first, Arc::new(records))),
         None => Arc::new(records),
     })
 }
@@ -53,14 +65,16 @@ fn backfill(
     spec: &BackfillSpec,
     of: &KafkaSourceConfig,
     cluster: &Arc<KafkaConfig>,
-    (demand, include): (&Demand, &Include),
-) -> Result<Arc<dyn RecordSource<Value>>> {
-    let raw: Box<dyn RawSource> = match &spec.history {
-        HistorySpec::File { paths, max_record_bytes } => {
+) -> Result<Box<dyn RawSource>> {
+    Ok(match (&spec.history, &spec.format) {
+        (HistorySpec::File { paths, max_record_bytes }, RecordFormat::Plain(format)) => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
-            Box::new(FileSource::new(job.base.clone(), paths.clone(), &spec.format).max_record_bytes(limit))
+            Box::new(FileSource::new(job.base.clone(), paths.clone(), format).max_record_bytes(limit))
         }
-        HistorySpec::Kafka { topics: names, start, end } => {
+        (HistorySpec::File { .. }, RecordFormat::Schema(_)) => {
+            return Err(Error::internal("plan", "files have no records with schemas"));
+        }
+        (HistorySpec::Kafka { topics: names, start, end }, _) => {
             let config = KafkaSourceConfig {
                 topics: topics(names)?,
                 start: start.clone(),
@@ -70,14 +84,7 @@ fn backfill(
             };
             Box::new(KafkaSource::new(cluster.clone(), config))
         }
-    };
-    Ok(Arc::new(FormattedSource::new(raw, decoders(&spec.format, demand, include))))
-}
-
-fn decoders(format: &Format, demand: &Demand, include: &Include) -> Arc<dyn DecoderOf<Value>> {
-    let (fields, include) = used(demand, include);
-    let values: Arc<dyn DecoderOf<Value>> = Arc::new(Untyped { format: format.clone(), fields });
-    if include.fields.is_empty() { values } else { Arc::new(Included::new(values, include)) }
+    })
 }
 
 /// What is read of the value, and what beside it.

@@ -64,6 +64,8 @@ pub(crate) enum Kind {
     Backfill,
     /// Names with texts or secrets.
     Properties,
+    /// A text or a secret.
+    Secret,
     /// Tables by id: sources, operators, stores, sinks. Their keys depend on what they use.
     Ids(Member),
 }
@@ -131,6 +133,7 @@ pub(crate) const ROOT: &[Key] = &[
     key("version", Kind::Int(1, 1), "Version of this format").required().default("1"),
     key("job", Kind::Table(JOB), "The job as a whole").required(),
     key("kafka", Kind::Table(KAFKA), "How Kafka is reached; only where a kafka connector or changelog is used"),
+    key("schema_registry", Kind::Table(SCHEMA_REGISTRY), "Where the schemas of records are that name them by ids"),
     key("sources", Kind::Ids(Member::Source), "Where records come from, by id").required(),
     key("operators", Kind::Ids(Member::Operator), "What is done with them, by id; state belongs to the id"),
     key("stores", Kind::Ids(Member::Store), "The state of the operator of the same id"),
@@ -195,13 +198,24 @@ pub(crate) const KAFKA: &[Key] = &[
     .default("\"10s\""),
 ];
 
+pub(crate) const SCHEMA_REGISTRY: &[Key] = &[
+    key("url", Kind::Text, "Where it is, such as \"http://localhost:8081\"").required(),
+    key("user", Kind::Text, "The user, where it asks for one"),
+    key("password", Kind::Secret, "The user's password; as a secret by { env = … } or { file = … }"),
+    key("wait", Kind::Duration, "How long a registry that is away is waited for before the job fails")
+        .default("\"60s\""),
+];
+
 pub(crate) const DEAD_LETTERS: &[Key] = &[
-    key("connector", Kind::Choice(&[ready("log"), later("kafka")]), "What they are written to").default("\"log\""),
+    key("connector", Kind::Choice(&[ready("log"), ready("kafka")]), "What they are written to").default("\"log\""),
     key("topic", Kind::Text, "The topic; absent: dead-letters-ID, with the id of the job"),
     LOG_PATH,
 ];
 
 const FORMATS: &[Choice] = &[ready("json"), ready("lines"), ready("csv"), ready("raw")];
+
+const RECORD_FORMATS: &[Choice] =
+    &[ready("json"), ready("lines"), ready("csv"), ready("raw"), ready("avro"), ready("protobuf")];
 
 pub(crate) const SOURCE: &[Key] = &[
     key("connector", Kind::Text, "What it reads from").required(),
@@ -213,6 +227,41 @@ pub(crate) const SOURCE: &[Key] = &[
 /// Of sources and sinks whose records are bytes.
 pub(crate) const FORMAT: &[Key] =
     &[key("format", Kind::Choice(FORMATS), "How a record is written").default("\"json\"")];
+
+/// Of a sink of Kafka.
+pub(crate) const SINK_RECORD_FORMAT: &[Key] = &[key(
+    "format",
+    Kind::Choice(&[ready("json"), ready("lines"), ready("csv"), ready("raw"), ready("avro")]),
+    "How a record is written",
+)
+.default("\"json\"")];
+
+/// Of a sink with `format = "avro"`.
+pub(crate) const SINK_SCHEMA: &[Key] = &[
+    key("schema_file", Kind::Text, "The schema of all its records, a file .avsc"),
+    key("subject", Kind::Text, "What the schema registry has the schema under; absent: the topic and -value"),
+];
+
+/// Of a source whose records are bytes of their own, and no parts of a text.
+pub(crate) const RECORD_FORMAT: &[Key] =
+    &[key("format", Kind::Choice(RECORD_FORMATS), "How a record is written").default("\"json\"")];
+
+/// Of a source with a format that needs schemas.
+pub(crate) const SCHEMA: &[Key] = &[
+    key("schema_file", Kind::Text, "The schema of all its records; absent: the schema registry has them, by their ids"),
+    key("message", Kind::Text, "With a schema file of Protobuf: the full name of the type of all its records"),
+    key(
+        "framing",
+        Kind::Choice(&[ready("none"), ready("confluent")]),
+        "What stands in front of a record; with a schema file \"none\" unless it says \"confluent\": a zero byte and the id of the schema",
+    ),
+    key(
+        "decimals",
+        Kind::Choice(&[ready("number"), ready("text")]),
+        "Decimals of Avro as the nearest number, or as text with all digits",
+    )
+    .default("\"number\""),
+];
 
 /// Of a source with `format = "csv"`.
 pub(crate) const CSV: &[Key] = &[
@@ -394,9 +443,38 @@ pub(crate) const SINK_CONNECTORS: &[Connector] = &[
     Connector { name: "http", doc: "Requests to a service", ready: false, keys: &[] },
 ];
 
-/// Whether records of the connector are bytes that a format decodes or encodes.
-pub(crate) fn has_format(connector: &str) -> bool {
-    !matches!(connector, "generator" | "blackhole")
+/// The key `format` of a source.
+pub(crate) fn source_format(connector: &str) -> &'static [Key] {
+    match connector {
+        "kafka" | "log" => RECORD_FORMAT,
+        "generator" => &[],
+        _ => FORMAT,
+    }
+}
+
+/// The keys of a source with a format that needs schemas, where its records may have one.
+pub(crate) fn source_schema(connector: &str) -> &'static [Key] {
+    match connector {
+        "kafka" | "log" => SCHEMA,
+        _ => &[],
+    }
+}
+
+/// The keys of a sink with a format that needs a schema, where its records may have one.
+pub(crate) fn sink_schema(connector: &str) -> &'static [Key] {
+    match connector {
+        "kafka" => SINK_SCHEMA,
+        _ => &[],
+    }
+}
+
+/// The key `format` of a sink.
+pub(crate) fn sink_format(connector: &str) -> &'static [Key] {
+    match connector {
+        "kafka" => SINK_RECORD_FORMAT,
+        "blackhole" => &[],
+        _ => FORMAT,
+    }
 }
 
 pub(crate) const OPERATOR: &[Key] = &[

@@ -15,6 +15,7 @@ mod kafka_source;
 mod keys;
 mod plan;
 mod schema;
+mod schemas;
 mod spec;
 mod suggest;
 mod validate;
@@ -24,12 +25,13 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{Document, apply_environment, parse};
 pub use explain::{ExplainedNode, Explanation, explain};
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
+pub use kafka::dead_letters_log;
 pub use plan::{PlanContext, plan, stores, with_dead_letters};
 pub use schema::schema;
 pub use spec::{
-    BackfillSpec, BiasLevel, ConfigValue, DeadLettersSpec, EpochSpec, GeneratorSpec, HistorySpec, JobSpec,
-    KafkaSourceSpec, KafkaSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector, SourceSpec, StoreSpec,
-    TopicsSpec,
+    BackfillSpec, BiasLevel, ConfigValue, DeadLettersPlace, DeadLettersSpec, EpochSpec, GeneratorSpec, HistorySpec,
+    JobSpec, KafkaSourceSpec, KafkaSpec, OperatorSpec, Property, RecordFormat, SchemaRegistrySpec, SchemaSpec,
+    SinkConnector, SinkRecordFormat, SinkSchemaSpec, SinkSpec, SourceConnector, SourceSpec, StoreSpec, TopicsSpec,
 };
 pub use thalweg_operators::Catalogue;
 pub use validate::{Checked, validate};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use thalweg_connectors::dead_letter::{self, Retries};
+use thalweg_connectors::dead_letter::{self, HeaderNames, Retries};
 use thalweg_connectors::kafka::{KafkaConfig, OnDataLoss};
 use thalweg_connectors::log::{
     Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer, Start,
@@ -20,11 +20,12 @@ use thalweg_operators::{
 };
 
 use crate::demand::Demand;
-use crate::kafka::KafkaEncoder;
+use crate::kafka::{KafkaEncoder, dead_letters_log};
 use crate::kafka_source::kafka_source;
+use crate::schemas::JobSchemas;
 use crate::spec::{
-    ConfigValue, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec, SourceConnector,
-    SourceSpec,
+    ConfigValue, DeadLettersPlace, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector, SinkSpec,
+    SourceConnector, SourceSpec,
 };
 
 /// What a plan needs of the place where it is to run.
@@ -64,11 +65,12 @@ pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
     settings.checkpoint_interval = spec.checkpoint_interval;
     settings.state_memory = spec.state_memory;
 
+    let schemas = JobSchemas::open(spec, context)?;
     let mut nodes: Vec<Node> = Vec::new();
     let mut places: BTreeMap<&str, usize> = BTreeMap::new();
     for source in &spec.sources {
         places.insert(&source.id, nodes.len());
-        nodes.push(source_node(spec, source, context)?);
+        nodes.push(source_node(spec, source, context, &schemas)?);
     }
     for operator in &spec.operators {
         let node = operator_node(operator, &inputs(&operator.inputs, &places), context.registry)?;
@@ -77,18 +79,23 @@ pub fn plan(spec: &JobSpec, context: &PlanContext<'_>) -> Result<Plan> {
     }
     let mut producers = SinkProducers { context, delivery: spec.delivery, made: BTreeMap::new() };
     for (index, sink) in spec.sinks.iter().enumerate() {
-        nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), &mut producers)?);
+        nodes.push(sink_node(spec, sink, index as u16, &inputs(&sink.inputs, &places), &mut producers, &schemas)?);
     }
     let plan = Plan::new(settings, nodes)?;
     if !plan.wants_dead_letters() {
         return Ok(plan);
     }
-    let place = spec.dead_letters.path.clone().map_or(SinkPlace::Own, SinkPlace::Folder);
-    with_dead_letters(plan, &spec.dead_letters, context.job_id, producers.of(place)?, context.log.clone())
+    let place = match &spec.dead_letters.place {
+        DeadLettersPlace::Own => SinkPlace::Own,
+        DeadLettersPlace::Folder(path) => SinkPlace::Folder(path.clone()),
+        DeadLettersPlace::Kafka => SinkPlace::Kafka,
+    };
+    let (producer, cluster) = (producers.of(place)?, context.cluster.clone());
+    with_dead_letters(plan, &spec.dead_letters, context.job_id, producer, context.log.clone(), cluster)
 }
 
 /// The plan with a sink on the log of `producer` for the records that its nodes set aside; as it is where none of them does.
-/// `own` is the job's own log.
+/// `own` is the job's own log, `cluster` that of its `[kafka]`.
 ///
 /// Errors: the topic cannot be made; a node has the id of that sink.
 pub fn with_dead_letters(
@@ -97,14 +104,23 @@ pub fn with_dead_letters(
     job_id: JobId,
     producer: Arc<SinkProducer>,
     own: Arc<dyn Log>,
+    cluster: Option<Arc<KafkaConfig>>,
 ) -> Result<Plan> {
     if !plan.wants_dead_letters() {
         return Ok(plan);
     }
     let topic = spec.topic_of(job_id);
-    let desk = Arc::new(dead_letter::Desk::new(job_id, producer.log(), topic.clone(), own));
-    let sink = Arc::new(dead_letter::sink(producer, &topic)?);
-    plan.with_dead_letters(DeadLettersTo { sink, desk, uses: "log", config: format!("{spec:?}") })
+    let (desk, names) = match cluster.filter(|_| spec.place == DeadLettersPlace::Kafka) {
+        Some(cluster) => {
+            let name = plan.settings().name.to_string();
+            let open: dead_letter::OpenLetters = Box::new(move || dead_letters_log(&cluster, &name));
+            (dead_letter::Desk::opening(job_id, open, topic.clone(), own), HeaderNames::StreamsAndConnect)
+        }
+        None => (dead_letter::Desk::new(job_id, producer.log(), topic.clone(), own), HeaderNames::Streams),
+    };
+    let (desk, sink) = (Arc::new(desk), Arc::new(dead_letter::sink(producer, &topic)?));
+    let (uses, config) = (spec.place.uses(), format!("{spec:?}"));
+    plan.with_dead_letters(DeadLettersTo { sink, desk, names, uses, config })
 }
 
 /// The stores of a job, as its plan would have them; nothing is opened for it.
@@ -157,8 +173,16 @@ fn computed(connector: &SourceConnector) -> SourceConnector {
                 }
                 None => {}
             }
+            // What is in the file counts, not where it is.
+            kafka.format.forget_file();
+            if let Some(backfill) = &mut kafka.backfill {
+                backfill.format.forget_file();
+            }
         }
-        SourceConnector::Log { start, .. } => *start = Start::Earliest,
+        SourceConnector::Log { start, format, .. } => {
+            *start = Start::Earliest;
+            format.forget_file();
+        }
         SourceConnector::Generator(_) | SourceConnector::Stdin { .. } => {}
     }
     computed
@@ -174,13 +198,13 @@ fn retries(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Re
     }
 }
 
-fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Result<Node> {
+fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>, schemas: &JobSchemas) -> Result<Node> {
+    let fields = || match spec.demand(&source.id) {
+        Demand::All => thalweg_connectors::Fields::All,
+        Demand::Fields(fields) => thalweg_connectors::Fields::Only(fields.into_iter().collect()),
+    };
     let formatted = |raw: Box<dyn RawSource>, format: &Format| -> Arc<dyn RecordSource<Value>> {
-        let fields = match spec.demand(&source.id) {
-            Demand::All => thalweg_connectors::Fields::All,
-            Demand::Fields(fields) => thalweg_connectors::Fields::Only(fields.into_iter().collect()),
-        };
-        let values = FormattedSource::values(raw, format.clone(), fields);
+        let values = FormattedSource::values(raw, format.clone(), fields());
         Arc::new(values.with_retries(retries(spec, source, context)))
     };
     let records: Arc<dyn RecordSource<Value>> = match &source.connector {
@@ -204,12 +228,13 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
             let start = *start;
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
-            formatted(Box::new(log), format)
+            let values = FormattedSource::new(Box::new(log), schemas.decoders(&source.id, format, fields())?);
+            Arc::new(values.with_retries(retries(spec, source, context)))
         }
         SourceConnector::Kafka(kafka) => {
             let missing = || Error::internal("plan", "a source reads Kafka, and the job has no [kafka]");
             let cluster = context.cluster.clone().ok_or_else(missing)?;
-            kafka_source(spec, source, kafka, cluster, retries(spec, source, context))?
+            kafka_source(spec, source, kafka, cluster, schemas, retries(spec, source, context))?
         }
         SourceConnector::Stdin { format, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);
@@ -221,7 +246,7 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -
     Ok(Node {
         id: source.id.clone(),
         uses: source.uses().to_owned(),
-        config: format!("{:?}", computed(&source.connector)),
+        config: format!("{:?}{}", computed(&source.connector), schemas.fingerprint(source)),
         inputs: Vec::new(),
         store: StoreSettings::default(),
         logic: NodeLogic::Source(Box::new(SourceOf { source: records, rate, on_error: spec.on_error })),
@@ -345,6 +370,7 @@ fn sink_node(
     index: u16,
     inputs: &[usize],
     producers: &mut SinkProducers<'_>,
+    schemas: &JobSchemas,
 ) -> Result<Node> {
     let target: (Arc<dyn Sink>, Option<OutFormat>) = match &sink.connector {
         SinkConnector::File { path, single: true, format } => {
@@ -375,9 +401,9 @@ fn sink_node(
                 partitions: spec.partitions,
             };
             let target = Arc::new(LogSink::new(producers.of(SinkPlace::Kafka)?, config)?);
-            let encoder = KafkaEncoder::new(spec, sink, kafka);
+            let encoder = KafkaEncoder::new(spec, sink, kafka, schemas.writer(&sink.id, &kafka.format)?);
             let records = SinkOf::<Value>::records(target, move |value, _, batch| encoder.encode(value, batch));
-            return Ok(sink_plan_node(sink, inputs, records));
+            return Ok(sink_plan_node(sink, inputs, records, schemas));
         }
     };
     let node = match target {
@@ -386,14 +412,14 @@ fn sink_node(
         }
         (target, None) => SinkOf::counting(target),
     };
-    Ok(sink_plan_node(sink, inputs, node))
+    Ok(sink_plan_node(sink, inputs, node, schemas))
 }
 
-fn sink_plan_node(sink: &SinkSpec, inputs: &[usize], node: SinkOf<Value>) -> Node {
+fn sink_plan_node(sink: &SinkSpec, inputs: &[usize], node: SinkOf<Value>, schemas: &JobSchemas) -> Node {
     Node {
         id: sink.id.clone(),
         uses: sink.uses().to_owned(),
-        config: format!("{:?}", sink.connector),
+        config: schemas.sink_config(sink),
         inputs: inputs.to_vec(),
         store: StoreSettings::default(),
         logic: NodeLogic::Sink(Box::new(node)),

@@ -64,10 +64,10 @@ fn kind(kind: Kind, catalogue: &Catalogue) -> Value {
         Kind::Table(keys) => table(&[keys], catalogue),
         Kind::Backfill => connected(keys::BACKFILL, keys::BACKFILL_CONNECTORS, catalogue),
         Kind::Properties => {
-            let secret = |name: &str| json!({ "type": "object", "properties": { name: text() }, "required": [name], "additionalProperties": false });
             let plain = json!({ "type": ["string", "number", "boolean"] });
-            json!({ "type": "object", "additionalProperties": { "anyOf": [plain, secret("env"), secret("file")] } })
+            json!({ "type": "object", "additionalProperties": secret(plain) })
         }
+        Kind::Secret => secret(text()),
         Kind::Ids(member) => {
             let member = match member {
                 Member::Source => connected(keys::SOURCE, keys::SOURCE_CONNECTORS, catalogue),
@@ -79,6 +79,12 @@ fn kind(kind: Kind, catalogue: &Catalogue) -> Value {
             json!({ "type": "object", "propertyNames": { "pattern": "^[A-Za-z0-9_-]{1,64}$" }, "additionalProperties": member })
         }
     }
+}
+
+/// A plain value, or where it is kept.
+fn secret(plain: Value) -> Value {
+    let kept = |name: &str| json!({ "type": "object", "properties": { name: text() }, "required": [name], "additionalProperties": false });
+    json!({ "anyOf": [plain, kept("env"), kept("file")] })
 }
 
 fn text() -> Value {
@@ -107,11 +113,12 @@ fn connected(common: &'static [Key], connectors: &'static [Connector], catalogue
         .iter()
         .map(|connector| {
             let mut of = vec![common, connector.keys];
-            if keys::has_format(connector.name) {
-                of.push(keys::FORMAT);
-                if !std::ptr::eq(common, keys::SINK) {
-                    of.push(keys::CSV);
-                }
+            if std::ptr::eq(common, keys::SINK) {
+                of.extend([keys::sink_format(connector.name), keys::sink_schema(connector.name)]);
+            } else {
+                let format = keys::source_format(connector.name);
+                of.extend([format, keys::source_schema(connector.name)]);
+                of.extend((!format.is_empty()).then_some(keys::CSV));
             }
             let mut variant = table(&of, catalogue);
             variant["title"] = connector.doc.into();

@@ -1,12 +1,13 @@
 //! What a valid job says, with everything resolved: types, defaults, paths.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use thalweg_connectors::kafka::{Bound, OnDataLoss};
 use thalweg_connectors::log::{Delivery, Partitioner, Start};
-use thalweg_connectors::{Format, Include, OutFormat, dead_letter};
+use thalweg_connectors::{Decimals, Format, Framing, Include, OutFormat, SchemaFormat, dead_letter};
 use thalweg_core::{Error, JobId, JobName, PartitionCount, Result};
 use thalweg_operators::{Aggregation, ChangelogKind, Expression, OnError};
 
@@ -31,6 +32,8 @@ pub struct JobSpec {
     pub delivery: Delivery,
     /// How Kafka is reached, where it is used.
     pub kafka: Option<KafkaSpec>,
+    /// Where schemas are that records name, where that is used.
+    pub schema_registry: Option<SchemaRegistrySpec>,
     /// What is done with a record that a format fails on.
     pub on_error: OnError,
     /// How input is cut into epochs.
@@ -65,13 +68,35 @@ impl JobSpec {
     }
 }
 
-/// Where records go that are set aside: a topic of an embedded log.
+/// Where records go that are set aside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLettersSpec {
-    /// The folder of the log; nothing means the job's own log.
-    pub path: Option<PathBuf>,
+    /// The log that the topic is in.
+    pub place: DeadLettersPlace,
     /// The topic; nothing means one with the id of the job in its name.
     pub topic: Option<String>,
+}
+
+/// A log for dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeadLettersPlace {
+    /// The job's own log.
+    #[default]
+    Own,
+    /// The embedded log in this folder.
+    Folder(PathBuf),
+    /// The cluster of `[kafka]`.
+    Kafka,
+}
+
+impl DeadLettersPlace {
+    /// The name of its connector.
+    pub fn uses(&self) -> &'static str {
+        match self {
+            Self::Own | Self::Folder(_) => "log",
+            Self::Kafka => "kafka",
+        }
+    }
 }
 
 impl DeadLettersSpec {
@@ -110,23 +135,98 @@ pub enum Property {
 impl Property {
     /// The value.
     ///
+    /// `place` is the table of the job file that names it.
+    ///
     /// Errors: `secret-missing` where there is no such variable or file.
-    pub fn read(&self) -> Result<String> {
+    pub fn read(&self, place: &str) -> Result<String> {
         match self {
             Self::Plain(value) => Ok(value.clone()),
             Self::Env(name) => std::env::var(name).map_err(|_| {
-                let text = format!("the environment has no variable {name:?}, which [kafka.properties] names; set it");
+                let text = format!("the environment has no variable {name:?}, which {place} names; set it");
                 Error::user("secret-missing", text)
             }),
             Self::File(path) => match std::fs::read_to_string(path) {
                 Ok(text) => Ok(text.trim_end().to_owned()),
                 Err(error) => {
-                    let text = format!("{}, which [kafka.properties] names, cannot be read: {error}", path.display());
+                    let text = format!("{}, which {place} names, cannot be read: {error}", path.display());
                     Err(Error::user("secret-missing", text).with_source(error))
                 }
             },
         }
     }
+}
+
+/// How a schema registry is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaRegistrySpec {
+    /// Where it is.
+    pub url: String,
+    /// The user and the password.
+    pub user: Option<(String, Property)>,
+    /// How long one that is away is waited for.
+    pub wait: Duration,
+}
+
+/// How a record of a topic is written.
+#[derive(Clone, PartialEq, Eq)]
+pub enum RecordFormat {
+    /// So that it says itself what it is.
+    Plain(Format),
+    /// As a schema says.
+    Schema(SchemaSpec),
+}
+
+/// A plain format shows as itself: that is what the fingerprint of a plan has of it.
+impl fmt::Debug for RecordFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(format) => format.fmt(f),
+            Self::Schema(schema) => schema.fmt(f),
+        }
+    }
+}
+
+/// How a record is written to a topic.
+#[derive(Clone, PartialEq, Eq)]
+pub enum SinkRecordFormat {
+    /// So that it says itself what it is.
+    Plain(OutFormat),
+    /// In Avro, as a schema says.
+    Avro(SinkSchemaSpec),
+}
+
+/// The schema of what a sink writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SinkSchemaSpec {
+    /// Its file.
+    pub file: PathBuf,
+    /// What the schema registry has it under; nothing means the topic and `-value`.
+    pub subject: Option<String>,
+}
+
+/// A plain format shows as itself: that is what the fingerprint of a plan has of it.
+impl fmt::Debug for SinkRecordFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Plain(format) => format.fmt(f),
+            Self::Avro(schema) => schema.fmt(f),
+        }
+    }
+}
+
+/// A format that needs schemas, and where they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchemaSpec {
+    /// The format.
+    pub format: SchemaFormat,
+    /// The schema of all records; nothing means that the schema registry has them.
+    pub file: Option<PathBuf>,
+    /// The type of all messages, where there is a file of Protobuf.
+    pub message: Option<String>,
+    /// What stands in front of a record where there is a file.
+    pub framing: Framing,
+    /// How decimals are given.
+    pub decimals: Decimals,
 }
 
 /// How input is cut into epochs.
@@ -206,7 +306,7 @@ pub enum SourceConnector {
         /// Where it begins when there is no checkpoint yet.
         start: Start,
         /// How a record is written.
-        format: Format,
+        format: RecordFormat,
     },
     /// Topics of Kafka.
     Kafka(Box<KafkaSourceSpec>),
@@ -229,7 +329,7 @@ pub struct KafkaSourceSpec {
     /// What is read before the topics.
     pub backfill: Option<BackfillSpec>,
     /// How a record is written.
-    pub format: Format,
+    pub format: RecordFormat,
     /// The consumer group that shows positions; nothing means one that is named after the job.
     pub group: Option<String>,
     /// What is done where records were dropped before they were read.
@@ -246,7 +346,12 @@ pub struct BackfillSpec {
     /// Where it is.
     pub history: HistorySpec,
     /// How a record is written there.
-    pub format: Format,
+    pub format: RecordFormat,
+}
+
+/// What the backfill of a source is called among the sources of its job.
+pub(crate) fn backfill_of(source: &str) -> String {
+    format!("{source}, backfill")
 }
 
 /// Where a backfill reads.
@@ -439,7 +544,7 @@ pub struct KafkaSinkSpec {
     /// The field that says that the record deletes its key.
     pub tombstone: Option<String>,
     /// How a record is written.
-    pub format: OutFormat,
+    pub format: SinkRecordFormat,
 }
 
 impl SinkSpec {

@@ -239,7 +239,7 @@ fn a_source_of_kafka_reads_its_topics_in_one_way() {
     assert_eq!(read("topic = \"a\"\ndiscover_interval = \"none\"").discover_interval, None);
     let first = |keys: &str| read(&format!("topic = \"a\"\nbackfill = {{ {keys} }}")).backfill.expect("it has one");
     let files = first("connector = \"file\", path = \"in/*\", format = \"lines\"");
-    assert_eq!(files.format, Format::Lines);
+    assert_eq!(files.format, thalweg_jobs::RecordFormat::Plain(Format::Lines));
     assert!(matches!(files.history, HistorySpec::File { paths, .. } if paths == ["in/*"]));
     let (topics, end) = (names(&["b"]), at(&[("b", 0, 7)], None));
     assert_eq!(

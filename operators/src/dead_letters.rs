@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use thalweg_connectors::dead_letter::{self, DeadLetter, Desk};
+use thalweg_connectors::dead_letter::{self, DeadLetter, Desk, HeaderNames};
 use thalweg_connectors::{EncodedBatch, Sink};
 use thalweg_core::{Epoch, Result};
 use timely::dataflow::operators::Exchange;
@@ -18,6 +18,8 @@ pub struct DeadLettersTo {
     pub sink: Arc<dyn Sink>,
     /// Where they are looked at.
     pub desk: Arc<Desk>,
+    /// Whose names their headers have.
+    pub names: HeaderNames,
     /// The connector of that, for people and the fingerprint.
     pub uses: &'static str,
     /// Its settings, in one canonical text; part of the fingerprint.
@@ -33,13 +35,14 @@ impl DeadLettersTo {
             config: self.config.clone(),
             inputs,
             store: StoreSettings::default(),
-            logic: NodeLogic::DeadLetters(Box::new(DeadLetterSink { sink: self.sink.clone() })),
+            logic: NodeLogic::DeadLetters(Box::new(DeadLetterSink { sink: self.sink.clone(), names: self.names })),
         }
     }
 }
 
 struct DeadLetterSink {
     sink: Arc<dyn Sink>,
+    names: HeaderNames,
 }
 
 impl SinkNode for DeadLetterSink {
@@ -54,9 +57,9 @@ impl SinkNode for DeadLetterSink {
     /// One worker is given all of them: they are few, and so there is one order of an epoch whatever the number of workers.
     fn lower<'s>(&self, inputs: Vec<(AnyStream<'s>, OriginMap)>, node: &NodeContext<'_>) -> Result<()> {
         let stream = merged::<DeadLetter>(inputs, node).exchange(|_| 0);
-        let job = node.worker.job.clone();
+        let (job, names) = (node.worker.job.clone(), self.names);
         let encode = move |letter: &DeadLetter, epoch: Epoch, batch: &mut EncodedBatch| {
-            letter.encode(&job, epoch, batch);
+            letter.encode(&job, epoch, names, batch);
             Ok(())
         };
         sink::build(stream, node, Gathered::InOne, Some(Arc::new(encode)));

@@ -2,6 +2,8 @@
 
 #[path = "kafka/backfill.rs"]
 mod backfill;
+#[path = "kafka/dead_letters.rs"]
+mod dead_letters;
 #[path = "kafka/exactness.rs"]
 mod exactness;
 #[path = "kafka/example.rs"]
@@ -16,6 +18,8 @@ mod invariants;
 mod job;
 #[path = "kafka/log.rs"]
 mod log;
+#[path = "kafka/schemas.rs"]
+mod schemas;
 #[path = "kafka/simulated.rs"]
 mod simulated;
 #[path = "kafka/source.rs"]

@@ -18,7 +18,7 @@ use thalweg_core::{Error, Generation, JobId, PartitionId, Result};
 use super::letter::RecordHeaders;
 use super::retry::PARTITION;
 use super::{FailedNode, Held, StoredLetter, header};
-use crate::log::{Log, LogRecord, NewRecord, Producer, Retention, TopicSpec};
+use crate::log::{Log, LogRecord, NewRecord, POSITION_HEADER, Position, Producer, Retention, TopicSpec};
 
 /// Bytes that are read from the log at once.
 const READ_BYTES: usize = 1 << 20;
@@ -98,10 +98,19 @@ pub struct Page {
 /// The dead letters of one job.
 pub struct Desk {
     job: JobId,
-    letters: Arc<dyn Log>,
+    letters: Mutex<Letters>,
     topic: String,
     own: Arc<dyn Log>,
     state: Mutex<State>,
+}
+
+/// Opens the log that dead letters are in.
+pub type OpenLetters = Box<dyn Fn() -> Result<Arc<dyn Log>> + Send + Sync>;
+
+/// The log that dead letters are in. One call at a time reads it: a cluster lets nobody read a partition twice over one connection.
+struct Letters {
+    open: OpenLetters,
+    opened: Option<Arc<dyn Log>>,
 }
 
 #[derive(Default)]
@@ -116,7 +125,28 @@ impl Desk {
     /// The dead letters in `topic` of `letters`; decisions are kept in the job's own log, which may be open for reading only
     /// where nothing is to be decided.
     pub fn new(job: JobId, letters: Arc<dyn Log>, topic: String, own: Arc<dyn Log>) -> Self {
+        Self::opening(job, Box::new(move || Ok(letters.clone())), topic, own)
+    }
+
+    /// As [`Desk::new`], where the log of the dead letters is opened when somebody looks at them for the first time.
+    pub fn opening(job: JobId, open: OpenLetters, topic: String, own: Arc<dyn Log>) -> Self {
+        let letters = Mutex::new(Letters { open, opened: None });
         Self { job, letters, topic, own, state: Mutex::default() }
+    }
+
+    /// Looks into the log of the dead letters.
+    fn look<T>(&self, look: impl FnOnce(&dyn Log) -> Result<T>) -> Result<T> {
+        let mut letters = self.letters.lock();
+        let log = match letters.opened.take() {
+            Some(log) => log,
+            None => (letters.open)()?,
+        };
+        look(&**letters.opened.insert(log))
+    }
+
+    /// The offset behind the last dead letter.
+    fn end(&self) -> Result<u64> {
+        self.look(|log| Ok(log.offsets(&self.topic, PARTITION)?.1))
     }
 
     /// A page of at most `limit` dead letters from `from` on, of this node where one is named.
@@ -186,7 +216,7 @@ impl Desk {
     }
 
     fn decide_all(&self, state: &mut State, range: &Range, decision: Decision) -> Result<Decided> {
-        let (_, end) = self.letters.offsets(&self.topic, PARTITION)?;
+        let end = self.end()?;
         let until = range.until.unwrap_or(end).min(end);
         let (mut batch, mut bytes, mut decided) = (Vec::new(), 0, Decided::default());
         let next = self.scan(range.from, CALL_BYTES, |letter| {
@@ -273,8 +303,7 @@ impl Desk {
 
     fn find(&self, offset: u64) -> Result<StoredLetter> {
         let mut found = None;
-        let (_, end) = self.letters.offsets(&self.topic, PARTITION)?;
-        if offset < end {
+        if offset < self.end()? {
             self.scan(offset, u64::MAX, |letter| {
                 found = (letter.offset == offset).then_some(letter);
                 Ok(false)
@@ -296,11 +325,20 @@ impl Desk {
         most_bytes: u64,
         mut take: impl FnMut(StoredLetter) -> Result<bool>,
     ) -> Result<Option<u64>> {
-        let (_, end) = self.letters.offsets(&self.topic, PARTITION)?;
-        let next = read(&*self.letters, &self.topic, from, most_bytes, |record| {
-            StoredLetter::read(record).map_or(Ok(true), &mut take)
-        })?;
-        Ok((next < end).then_some(next))
+        self.look(|log| {
+            let (_, end) = log.offsets(&self.topic, PARTITION)?;
+            let next = read(log, &self.topic, from, most_bytes, |record| match self.is_of_job(&record) {
+                true => StoredLetter::read(record).map_or(Ok(true), &mut take),
+                false => Ok(true),
+            })?;
+            Ok((next < end).then_some(next))
+        })
+    }
+
+    /// Several jobs may set records aside into one topic.
+    fn is_of_job(&self, record: &LogRecord) -> bool {
+        let position = RecordHeaders(&record.record.headers).bytes(POSITION_HEADER).and_then(Position::decode);
+        position.is_none_or(|position| position.job == self.job)
     }
 
     /// The topic in which a record is to be retried.
@@ -356,13 +394,19 @@ fn read(
     let from = from.max(first);
     let mut reader = log.reader(topic, PartitionId(0), from)?;
     let (mut next, mut bytes, mut records) = (from, 0, Vec::new());
-    while next < end && bytes < most_bytes && reader.read(READ_BYTES, &mut records)? {
+    while next < end && bytes < most_bytes {
+        let any = reader.read(READ_BYTES, &mut records)?;
         for record in records.drain(..) {
             bytes += record.record.value.as_ref().map_or(0, Vec::len) as u64;
             next = record.offset + 1;
             if next > end || !take(record)? {
                 return Ok(next);
             }
+        }
+        // What is no record, such as the end of a transaction, has an offset, too.
+        next = next.max(reader.position());
+        if !any {
+            break;
         }
     }
     Ok(next)

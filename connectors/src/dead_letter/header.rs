@@ -1,5 +1,6 @@
 //! The names of the headers of a dead letter. The first five are those of Kafka Streams (KIP-1034), so that tools for its dead
-//! letter queues read ours; [`EXCEPTION`] holds one of the [`Reason`](super::Reason)s where Kafka Streams has a Java class.
+//! letter queues read ours; [`EXCEPTION`] holds one of the [`Reason`](super::Reason)s where Kafka Streams has a Java class. In Kafka
+//! those of Kafka Connect (KIP-298) say the same once more, for the tools of its queues.
 
 /// What kind of failure it was.
 pub const EXCEPTION: &str = "__streams.errors.exception";
@@ -11,6 +12,18 @@ pub const TOPIC: &str = "__streams.errors.topic";
 pub const PARTITION: &str = "__streams.errors.partition";
 /// The offset in the partition, or the position in the file.
 pub const OFFSET: &str = "__streams.errors.offset";
+/// As [`TOPIC`], for tools of Kafka Connect.
+pub const CONNECT_TOPIC: &str = "__connect.errors.topic";
+/// As [`PARTITION`], for tools of Kafka Connect.
+pub const CONNECT_PARTITION: &str = "__connect.errors.partition";
+/// As [`OFFSET`], for tools of Kafka Connect.
+pub const CONNECT_OFFSET: &str = "__connect.errors.offset";
+/// As [`JOB`], for tools of Kafka Connect.
+pub const CONNECT_NAME: &str = "__connect.errors.connector.name";
+/// As [`EXCEPTION`], for tools of Kafka Connect.
+pub const CONNECT_EXCEPTION: &str = "__connect.errors.exception.class.name";
+/// As [`MESSAGE`], for tools of Kafka Connect.
+pub const CONNECT_MESSAGE: &str = "__connect.errors.exception.message";
 /// The name of the job.
 pub const JOB: &str = "thalweg.job";
 /// The id of the source that could not read the record.

@@ -88,6 +88,15 @@ fn named<T: Copy>(named: &[(T, &'static str)], name: &[u8]) -> Option<T> {
     named.iter().find(|(_, own)| own.as_bytes() == name).map(|(value, _)| *value)
 }
 
+/// Whose names the headers have that say what has failed, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderNames {
+    /// Those of Kafka Streams.
+    Streams,
+    /// Those of Kafka Streams, and those of Kafka Connect.
+    StreamsAndConnect,
+}
+
 /// Where a source has read a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
@@ -162,20 +171,14 @@ impl DeadLetter {
     }
 
     /// Adds it to what a sink is to write of an epoch. The bytes are a function of the letter, the job and the epoch.
-    pub fn encode(&self, job: &str, epoch: Epoch, batch: &mut EncodedBatch) {
+    pub fn encode(&self, job: &str, epoch: Epoch, names: HeaderNames, batch: &mut EncodedBatch) {
         let kept = |part: &Option<Vec<u8>>| part.as_ref().filter(|part| part.len() <= MAX_PART_BYTES).cloned();
         let (key, csv_header) = (kept(&self.key), kept(&self.csv_header));
         let value = self.value.as_deref().map(|value| &value[..value.len().min(MAX_VALUE_BYTES)]);
         let whole = value.map(<[u8]>::len) == self.value.as_ref().map(Vec::len)
             && key.is_some() == self.key.is_some()
             && csv_header.is_some() == self.csv_header.is_some();
-        let mut headers: Vec<(&'static str, Vec<u8>)> =
-            vec![(header::EXCEPTION, self.reason.name().into()), (header::MESSAGE, shortened(&self.message).into())];
-        if let Some(place) = &self.place {
-            headers.push((header::TOPIC, place.topic.as_str().into()));
-            headers.push((header::PARTITION, place.partition.as_str().into()));
-            headers.push((header::OFFSET, place.offset.to_string().into()));
-        }
+        let mut headers = self.conventional_headers(job, names);
         headers.push((header::JOB, job.into()));
         headers.push(match &self.node {
             FailedNode::Source(id) => (header::SOURCE, id.as_str().into()),
@@ -202,6 +205,27 @@ impl DeadLetter {
             partition: None,
         };
         batch.records.push(record);
+    }
+
+    fn conventional_headers(&self, job: &str, names: HeaderNames) -> Vec<(&'static str, Vec<u8>)> {
+        let (reason, message) = (self.reason.name(), shortened(&self.message));
+        let mut headers: Vec<(&'static str, Vec<u8>)> =
+            vec![(header::EXCEPTION, reason.into()), (header::MESSAGE, message.into())];
+        let place = |headers: &mut Vec<(&'static str, Vec<u8>)>, [topic, partition, offset]: [&'static str; 3]| {
+            if let Some(place) = &self.place {
+                headers.push((topic, place.topic.as_str().into()));
+                headers.push((partition, place.partition.as_str().into()));
+                headers.push((offset, place.offset.to_string().into()));
+            }
+        };
+        place(&mut headers, [header::TOPIC, header::PARTITION, header::OFFSET]);
+        if names == HeaderNames::StreamsAndConnect {
+            place(&mut headers, [header::CONNECT_TOPIC, header::CONNECT_PARTITION, header::CONNECT_OFFSET]);
+            headers.push((header::CONNECT_NAME, job.into()));
+            headers.push((header::CONNECT_EXCEPTION, reason.into()));
+            headers.push((header::CONNECT_MESSAGE, message.into()));
+        }
+        headers
     }
 }
 

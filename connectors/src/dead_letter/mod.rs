@@ -1,17 +1,17 @@
 //! Dead letters: records that a job could not process, set aside as an output of the job like any other.
 //!
 //! The nodes of a job that are to set records aside (`on_error = "dead-letter"`) give them to one hidden sink at the end of the
-//! plan. That is an ordinary sink of a log, so a dead letter is written exactly once and is the same in every replay. Its topic
-//! has one partition, in order of epoch and provenance; the offset there is what a dead letter is called by. Key and value are
-//! the record's, everything else is in headers ([`header`]).
+//! plan. That is an ordinary sink of a log, so a dead letter is written exactly once and is the same in every replay. It writes the
+//! first partition of its topic, in order of epoch and provenance; the offset there is what a dead letter is called by. Key and
+//! value are the record's, everything else is in headers ([`header`]).
 
 mod desk;
 pub mod header;
 mod letter;
 mod retry;
 
-pub use desk::{Decided, Decision, Desk, Page, Range, Which};
-pub use letter::{DeadLetter, FailedNode, Held, Place, Reason, StoredLetter};
+pub use desk::{Decided, Decision, Desk, OpenLetters, Page, Range, Which};
+pub use letter::{DeadLetter, FailedNode, HeaderNames, Held, Place, Reason, StoredLetter};
 pub use retry::{Retries, is_retry};
 
 use std::sync::Arc;
@@ -36,11 +36,11 @@ pub fn retry_topic(job: JobId, source: &str) -> String {
     format!("retry-{job}-{source}")
 }
 
-/// The hidden sink of a job, which writes by the task's producer; makes the topic where it is missing.
+/// The hidden sink of a job, which writes by the task's producer; makes the topic where it is missing, with one partition.
 pub fn sink(producer: Arc<SinkProducer>, topic: &str) -> Result<LogSink> {
     let config = LogSinkConfig {
         topic: topic.to_owned(),
-        topic_partitions: Some(1),
+        topic_partitions: None,
         partitioner: Partitioner::JobPartition,
         sink: SINK_INDEX,
         partitions: PartitionCount::new(1)?,

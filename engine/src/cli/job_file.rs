@@ -63,11 +63,14 @@ pub(super) fn open_stopped(
 pub(super) fn stopped_desk(program: &dyn Program, data: &Path, job: &str, change: bool) -> Result<Desk, Failure> {
     let kept = data.join(job).join(KEPT);
     // A job that is written in Rust has no file, and keeps its dead letters in its own log.
-    let to = match kept.is_file() {
-        true => check(&kept, program.catalogue(), &[])?.job.dead_letters,
-        false => DeadLettersSpec::default(),
+    let (to, kafka) = match kept.is_file() {
+        true => {
+            let job = check(&kept, program.catalogue(), &[])?.job;
+            (job.dead_letters, job.kafka)
+        }
+        false => (DeadLettersSpec::default(), None),
     };
-    Ok(crate::run::open_stopped_desk(&data.join(job), job, &to, change)?)
+    Ok(crate::run::open_stopped_desk(&data.join(job), job, (&to, kafka.as_ref()), change)?)
 }
 
 /// Checks all files, also after one that is invalid.

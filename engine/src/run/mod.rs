@@ -72,6 +72,7 @@ pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -
         opened.job_id,
         Arc::new(producer),
         opened.log.clone(),
+        None,
     )?;
     run_plan(Arc::new(plan), opened, Box::new(|| Ok(())), arguments, screen)
 }

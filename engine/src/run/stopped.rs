@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thalweg_connectors::dead_letter::Desk;
 use thalweg_connectors::log::{EmbeddedLog, Log};
 use thalweg_core::{CheckpointRecord, Error, QueryError, QueryReply, Result, failpoint};
-use thalweg_jobs::{DeadLettersSpec, JobSpec};
+use thalweg_jobs::{DeadLettersPlace, DeadLettersSpec, JobSpec, KafkaSpec, dead_letters_log};
 use thalweg_operators::{ChangelogKind, Registry, StoreSettings, StoreShape};
 use thalweg_runtime::read_view;
 use thalweg_state::{Backend, BackendOptions, StoreSpec};
@@ -58,11 +58,16 @@ pub(crate) fn open_stopped(job: &JobSpec, registry: &Registry, data: &Path, stor
     }))
 }
 
-/// Opens the dead letters of a job in its folder; to decide on them, no process may run the job.
+/// Opens the dead letters of a job that has this folder, and `kafka` as its cluster; to decide on them, no process may run the job.
 ///
 /// Errors: `no-job`; `no-dead-letters` where it has never set a record aside; `job-runs` where a process uses the log and something is
 /// to be decided.
-pub(crate) fn open_stopped_desk(folder: &Path, job: &str, to: &DeadLettersSpec, change: bool) -> Result<Desk> {
+pub(crate) fn open_stopped_desk(
+    folder: &Path,
+    job: &str,
+    (to, kafka): (&DeadLettersSpec, Option<&KafkaSpec>),
+    change: bool,
+) -> Result<Desk> {
     let dir = folder.join("log");
     if !dir.is_dir() {
         return Err(Error::user("no-job", format!("{} holds no job {job}; check --data", folder.display())));
@@ -72,12 +77,19 @@ pub(crate) fn open_stopped_desk(folder: &Path, job: &str, to: &DeadLettersSpec, 
     let Some(zero) = history.zero() else {
         return Err(Error::user("no-job", format!("{} holds no job {job}; check --data", folder.display())));
     };
-    let letters = to.path.as_deref().map_or(Ok(own.clone()), EmbeddedLog::open_read_only)?;
+    let (letters, place): (Arc<dyn Log>, String) = match (&to.place, kafka) {
+        (DeadLettersPlace::Kafka, Some(kafka)) => {
+            (dead_letters_log(&kafka.config()?, job)?, format!("Kafka at {}", kafka.bootstrap_servers))
+        }
+        (DeadLettersPlace::Folder(path), _) => {
+            (Arc::new(EmbeddedLog::open_read_only(path)?), path.display().to_string())
+        }
+        (DeadLettersPlace::Own | DeadLettersPlace::Kafka, _) => (Arc::new(own.clone()), dir.display().to_string()),
+    };
     let topic = to.topic_of(zero.job_id);
-    if letters.topics()?.iter().all(|(name, _)| *name != topic) {
+    if letters.topic(&topic)?.is_none() {
         let text = format!(
-            "job {job} has no dead letters in {}, topic {topic}; on_error = \"dead-letter\" in its job file makes some",
-            letters.dir().display()
+            "job {job} has no dead letters in {place}, topic {topic}; on_error = \"dead-letter\" in its job file makes some"
         );
         return Err(Error::user("no-dead-letters", text));
     }
@@ -85,7 +97,7 @@ pub(crate) fn open_stopped_desk(folder: &Path, job: &str, to: &DeadLettersSpec, 
         failpoint::arm_from_env()?;
     }
     let own = if change { super::open_log(&dir).map_err(|error| running(job, error))? } else { own };
-    Ok(Desk::new(zero.job_id, Arc::new(letters), topic, Arc::new(own)))
+    Ok(Desk::new(zero.job_id, letters, topic, Arc::new(own)))
 }
 
 fn running(job: &str, error: Error) -> Error {

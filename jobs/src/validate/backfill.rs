@@ -1,11 +1,12 @@
 //! `[sources.ID.backfill]`: what a source of Kafka reads first.
 
+use thalweg_connectors::SchemaFormat;
+
 use crate::convert;
 use crate::document::{Item, ItemKind};
 use crate::keys;
 use crate::spec::{BackfillSpec, HistorySpec};
 use crate::validate::Checker;
-use crate::validate::source::format;
 
 impl<'d> Checker<'d> {
     pub(super) fn backfill(&mut self, of: &str, item: &'d Item) -> Option<BackfillSpec> {
@@ -16,9 +17,13 @@ impl<'d> Checker<'d> {
             self.section_with(&what, &item.at, table, &[keys::BACKFILL], |_, _, _| {});
             return None;
         };
-        let mut all = vec![keys::BACKFILL, connector.keys, keys::FORMAT];
-        if table.get("format").is_some_and(|entry| entry.item.text() == Some("csv")) {
+        let format = table.get("format").and_then(|entry| entry.item.text()).unwrap_or_default();
+        let mut all = vec![keys::BACKFILL, connector.keys, keys::source_format(connector.name)];
+        if format == "csv" {
             all.push(keys::CSV);
+        }
+        if SchemaFormat::named(format).is_some() {
+            all.push(keys::source_schema(connector.name));
         }
         let section = self.section(&what, &item.at, table, &all);
         self.check_csv(&what, &section);
@@ -34,6 +39,6 @@ impl<'d> Checker<'d> {
                 HistorySpec::Kafka { topics, start, end }
             }
         };
-        Some(BackfillSpec { history, format: format(&section)? })
+        Some(BackfillSpec { history, format: self.record_format(&what, &section)? })
     }
 }

@@ -4,7 +4,7 @@ use crate::convert;
 use crate::diagnostic::Diagnostic;
 use crate::document::At;
 use crate::keys;
-use crate::spec::{DeadLettersSpec, JobSpec};
+use crate::spec::{DeadLettersPlace, DeadLettersSpec, JobSpec};
 use crate::validate::Checker;
 use crate::validate::section::Section;
 
@@ -13,10 +13,21 @@ impl<'d> Checker<'d> {
         let Some(section) = self.inner("[dead_letters]", root, "dead_letters", keys::DEAD_LETTERS) else {
             return DeadLettersSpec::default();
         };
-        DeadLettersSpec {
-            path: section.get("path", convert::text).map(|path| self.document.source.base.join(path)),
-            topic: section.get("topic", convert::text),
-        }
+        let path = section.get("path", convert::text).map(|path| self.document.source.base.join(path));
+        let connector = section.item("connector").filter(|item| item.text() == Some("kafka"));
+        let place = match (connector, path) {
+            (Some(item), path) => {
+                self.uses_kafka("[dead_letters]", &item.at);
+                if let Some(item) = section.item("path").filter(|_| path.is_some()) {
+                    let message = "[dead_letters]: path is the folder of an embedded log, and connector is \"kafka\"";
+                    self.report(Diagnostic::error("dead-letters", message).at(&item.at, "").help("remove one of them"));
+                }
+                DeadLettersPlace::Kafka
+            }
+            (None, Some(path)) => DeadLettersPlace::Folder(path),
+            (None, None) => DeadLettersPlace::Own,
+        };
+        DeadLettersSpec { place, topic: section.get("topic", convert::text) }
     }
 
     /// What can be said only when the whole job is known.

@@ -35,18 +35,24 @@ impl<'d> Checker<'d> {
     }
 
     fn property(&mut self, name: &str, item: &Item) -> Property {
-        if let ItemKind::Table(table) = &item.kind {
-            let [entry] = &*table.entries else { return Property::Plain(String::new()) };
-            let text = entry.item.text().unwrap_or_default().to_owned();
-            self.check_property(name, None, item);
-            return match &*entry.name {
-                "env" => Property::Env(text),
-                _ => Property::File(self.document.source.base.join(text)),
-            };
+        let property = self.secret(item);
+        let plain = match &property {
+            Property::Plain(text) => Some(text.as_str()),
+            Property::Env(_) | Property::File(_) => None,
+        };
+        self.check_property(name, plain, item);
+        property
+    }
+
+    /// A checked value that may be kept elsewhere.
+    pub(super) fn secret(&self, item: &Item) -> Property {
+        let ItemKind::Table(table) = &item.kind else { return Property::Plain(convert::plain(item)) };
+        let [entry] = &*table.entries else { return Property::Plain(String::new()) };
+        let text = entry.item.text().unwrap_or_default().to_owned();
+        match &*entry.name {
+            "env" => Property::Env(text),
+            _ => Property::File(self.document.source.base.join(text)),
         }
-        let text = convert::plain(item);
-        self.check_property(name, Some(&text), item);
-        Property::Plain(text)
     }
 
     fn check_property(&mut self, name: &str, value: Option<&str>, item: &Item) {

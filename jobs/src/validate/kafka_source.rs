@@ -3,7 +3,6 @@
 use thalweg_connectors::kafka::{OnDataLoss, Topics};
 use thalweg_connectors::{Include, KeyFormat, Part};
 
-use super::source::format;
 use crate::convert;
 use crate::diagnostic::Diagnostic;
 use crate::document::At;
@@ -25,17 +24,26 @@ impl<'d> Checker<'d> {
             _ => OnDataLoss::Fail,
         };
         let group = section.get("group", convert::text);
+        let format = self.record_format(what, section);
         let backfill = section.item("backfill").map(|item| self.backfill(what, item));
         let topics = topics?;
         let start = self.bound(what, section, "start", &topics)?;
         let discover_interval = section.or_default("discover_interval", convert::duration_or_none)?;
-        let format = format(section)?;
         // One with a problem is no reason to go on without it.
         let backfill = match backfill {
             Some(backfill) => Some(backfill?),
             None => None,
         };
-        Some(KafkaSourceSpec { topics, start, backfill, format, group, on_data_loss, discover_interval, include })
+        Some(KafkaSourceSpec {
+            topics,
+            start,
+            backfill,
+            format: format?,
+            group,
+            on_data_loss,
+            discover_interval,
+            include,
+        })
     }
 
     pub(super) fn topics(&mut self, what: &str, at: &At, section: &Section<'d>) -> Option<TopicsSpec> {

@@ -5,6 +5,7 @@ mod dead_letters;
 mod kafka;
 mod kafka_source;
 mod operator;
+mod schemas;
 mod section;
 mod sink;
 mod source;
@@ -45,6 +46,8 @@ pub fn validate(document: &Document, catalogue: &Catalogue) -> Result<Checked, D
         on_error: OnError::Fail,
         partitions: 16,
         kafka_users: Vec::new(),
+        registry_users: Vec::new(),
+        registers: false,
     };
     let job = checker.job();
     let problems = Diagnostics::new(document.source.clone(), checker.found);
@@ -65,6 +68,10 @@ struct Checker<'d> {
     partitions: u32,
     /// Who uses Kafka, and where that stands.
     kafka_users: Vec<(String, At)>,
+    /// Who needs a schema registry, and where that stands.
+    registry_users: Vec<(String, At)>,
+    /// Whether a sink registers its schema where there is a registry.
+    registers: bool,
 }
 
 /// What `[job]` says.
@@ -114,6 +121,7 @@ impl<'d> Checker<'d> {
         let order = self.wiring(&root);
         let kafka = self.kafka(&root);
         self.check_kafka(&root);
+        let schema_registry = self.schema_registry(&root);
         let job = job?;
         if self.has_errors() {
             return None;
@@ -131,6 +139,7 @@ impl<'d> Checker<'d> {
             biases: job.spec.biases,
             delivery: job.spec.delivery,
             kafka,
+            schema_registry,
             on_error: self.on_error,
             epoch: job.spec.epoch,
             checkpoint_interval: job.spec.checkpoint_interval,

@@ -19,11 +19,15 @@ impl<'d> Checker<'d> {
             return None;
         };
         let mut of: Vec<&'static [Key]> = vec![keys::SINK, connector.keys];
-        if keys::has_format(connector.name) {
-            of.push(keys::FORMAT);
+        of.push(keys::sink_format(connector.name));
+        if table.get("format").is_some_and(|entry| entry.item.text() == Some("avro")) {
+            of.push(keys::sink_schema(connector.name));
         }
         let section = self.section(&what, &entry.name_at, table, &of);
-        let connector = self.sink_connector(connector.name, &section)?;
+        let connector = match connector.name {
+            "kafka" => self.kafka_sink(&what, &section)?,
+            name => self.sink_connector(name, &section)?,
+        };
         Some(SinkSpec { id: entry.name.clone(), connector, inputs: section.get("inputs", convert::texts)? })
     }
 
@@ -45,28 +49,32 @@ impl<'d> Checker<'d> {
                     .map(|count| count as u32),
                 format: format(section)?,
             }),
-            "kafka" => Some(SinkConnector::Kafka(KafkaSinkSpec {
-                topic: section.get("topic", convert::text)?,
-                partitions: section
-                    .get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX)))
-                    .map(|count| count as u32),
-                key: section.get("key", convert::texts),
-                keyed: section.or_default("keyed", convert::bool)?,
-                partitioner: match section.or_default("partitioner", convert::text)?.as_str() {
-                    "job-partition" => Partitioner::JobPartition,
-                    _ => Partitioner::Key,
-                },
-                partition: section.get("partition", convert::text),
-                headers: section.get("headers", convert::texts).unwrap_or_default(),
-                tombstone: section.get("tombstone", convert::text),
-                format: format(section)?,
-            })),
             _ => None,
         }
     }
+
+    fn kafka_sink(&mut self, what: &str, section: &Section<'d>) -> Option<SinkConnector> {
+        let format = self.sink_record_format(what, section);
+        Some(SinkConnector::Kafka(KafkaSinkSpec {
+            topic: section.get("topic", convert::text)?,
+            partitions: section
+                .get("partitions", |item| convert::int(item, 1, u64::from(u32::MAX)))
+                .map(|count| count as u32),
+            key: section.get("key", convert::texts),
+            keyed: section.or_default("keyed", convert::bool)?,
+            partitioner: match section.or_default("partitioner", convert::text)?.as_str() {
+                "job-partition" => Partitioner::JobPartition,
+                _ => Partitioner::Key,
+            },
+            partition: section.get("partition", convert::text),
+            headers: section.get("headers", convert::texts).unwrap_or_default(),
+            tombstone: section.get("tombstone", convert::text),
+            format: format?,
+        }))
+    }
 }
 
-fn format(section: &Section<'_>) -> Option<OutFormat> {
+pub(super) fn format(section: &Section<'_>) -> Option<OutFormat> {
     Some(match section.or_default("format", convert::text)?.as_str() {
         "lines" => OutFormat::Lines,
         "csv" => OutFormat::Csv,

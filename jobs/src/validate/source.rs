@@ -1,7 +1,6 @@
 //! `[sources.ID]`.
 
-use thalweg_connectors::log::Start;
-use thalweg_connectors::{CsvOptions, Format};
+use thalweg_connectors::{CsvOptions, Format, SchemaFormat};
 
 use crate::convert;
 use crate::diagnostic::Diagnostic;
@@ -66,21 +65,29 @@ impl<'d> Checker<'d> {
             self.section_with(&what, &entry.name_at, table, &[keys::SOURCE], |_, _, _| {});
             return None;
         };
-        let is_csv = table.get("format").is_some_and(|entry| entry.item.text() == Some("csv"));
-        let mut of: Vec<&'static [Key]> = vec![keys::SOURCE, connector.keys];
-        if keys::has_format(connector.name) {
-            of.push(keys::FORMAT);
-        }
-        if is_csv {
+        let format = table.get("format").and_then(|entry| entry.item.text()).unwrap_or_default();
+        let mut of: Vec<&'static [Key]> = vec![keys::SOURCE, connector.keys, keys::source_format(connector.name)];
+        if format == "csv" {
             of.push(keys::CSV);
+        }
+        if SchemaFormat::named(format).is_some() {
+            of.push(keys::source_schema(connector.name));
         }
         let section = self.section(&what, &entry.name_at, table, &of);
         self.check_csv(&what, &section);
         let connector = match connector.name {
             "kafka" => SourceConnector::Kafka(Box::new(self.kafka_source(&what, &entry.name_at, &section)?)),
-            _ => {
+            name => {
                 let start = self.start(&what, connector, &section)?;
-                source_connector(self, connector, start, &section)?
+                match name {
+                    "log" => SourceConnector::Log {
+                        path: section.get("path", convert::text).map(|path| self.document.source.base.join(path)),
+                        topic: section.get("topic", convert::text)?,
+                        start,
+                        format: self.record_format(&what, &section)?,
+                    },
+                    _ => source_connector(connector, &section)?,
+                }
             }
         };
         let rate = section.get("rate", |item| convert::int(item, 1, u64::MAX));
@@ -100,12 +107,7 @@ impl<'d> Checker<'d> {
     }
 }
 
-fn source_connector(
-    checker: &Checker<'_>,
-    connector: &Connector,
-    start: Start,
-    section: &Section<'_>,
-) -> Option<SourceConnector> {
+fn source_connector(connector: &Connector, section: &Section<'_>) -> Option<SourceConnector> {
     let int = |name: &str| section.or_default(name, |item| convert::int(item, 0, u64::MAX));
     match connector.name {
         "file" => Some(SourceConnector::File {
@@ -121,12 +123,6 @@ fn source_connector(
             seed: int("seed")?,
             partitions: u16::try_from(int("partitions")?).ok()?,
         })),
-        "log" => Some(SourceConnector::Log {
-            path: section.get("path", convert::text).map(|path| checker.document.source.base.join(path)),
-            topic: section.get("topic", convert::text)?,
-            start,
-            format: format(section)?,
-        }),
         "stdin" => Some(SourceConnector::Stdin {
             format: format(section)?,
             max_record_bytes: section.or_default("max_record_bytes", convert::bytes)?,

@@ -1,0 +1,261 @@
+//! Records of Avro and Protobuf, read and written, with a registry that comes, goes, refuses and does not know.
+
+use serde_json::{Value as Json, json};
+use thalweg_tests::kafka::{Broker, Isolation, Record, SchemaRegistry};
+use thalweg_tests::{Binary, Ended, Folder, Process, RunFlags, until};
+
+const FIRST: &str =
+    r#"{"type":"record","name":"Order","fields":[{"name":"id","type":"long"},{"name":"who","type":"string"}]}"#;
+const SECOND: &str = r#"{"type":"record","name":"Order","fields":[{"name":"who","type":"string"},{"name":"id","type":"long"},
+    {"name":"state","type":"shop.State"}]}"#;
+const STATE: &str = r#"{"type":"enum","name":"State","namespace":"shop","symbols":["OPEN","SENT"]}"#;
+const EVENTS: &str = r#"syntax = "proto3"; package shop; import "money.proto"; import "google/protobuf/timestamp.proto";
+    message Paid { int64 order = 1; money.Price price = 2; google.protobuf.Timestamp at = 3; }
+    message Events { message Sent { int64 order = 1; } }"#;
+const MONEY: &str = r#"syntax = "proto3"; package money; message Price { int64 cents = 1; }"#;
+
+/// A job that passes records on, and its topics.
+struct Passing {
+    folder: Folder,
+    orders: String,
+    events: String,
+    runs: u32,
+}
+
+impl Passing {
+    fn new(registry: &SchemaRegistry, on_error: &str, rest: &str) -> Self {
+        let passing =
+            Self { folder: Folder::new(), orders: Broker::unique("orders"), events: Broker::unique("events"), runs: 0 };
+        let client = Broker::shared().client();
+        [&passing.orders, &passing.events].into_iter().for_each(|topic| client.create_topic(topic, 2, &[]));
+        let (bootstrap, url) = (Broker::shared().bootstrap(), registry.url());
+        let (orders, events) = (&passing.orders, &passing.events);
+        let toml = format!(
+            r#"version = 1
+[job]
+name = "passing"
+partitions = 2
+on_error = "{on_error}"
+[job.epoch]
+interval = "10ms"
+[job.checkpoint]
+interval = "50ms"
+[kafka]
+bootstrap_servers = "{bootstrap}"
+[schema_registry]
+url = "{url}"
+{rest}
+[sources.orders]
+connector = "kafka"
+topic = "{orders}"
+format = "avro"
+[sources.events]
+connector = "kafka"
+topic = "{events}"
+format = "protobuf"
+include = {{ key = "key" }}
+[operators.seen]
+uses = "map"
+inputs = ["events"]
+fields = {{ order = "order", key = "key" }}
+[sinks.out]
+connector = "file"
+path = "out.jsonl"
+single = true
+inputs = ["orders", "seen"]
+"#
+        );
+        passing.folder.write("password", "secret\n");
+        passing.folder.write("job.toml", toml);
+        passing
+    }
+
+    fn start(&mut self) -> Process {
+        self.runs += 1;
+        let log = self.folder.join(&format!("run-{}.log", self.runs));
+        let flags = RunFlags { workers: 2, ..RunFlags::new(self.folder.join("data")) };
+        Process::start(&Binary::thalweg(), &self.folder.join("job.toml"), &flags, &log)
+    }
+
+    fn write(&self, topic: &str, partition: i32, id: u32, record: &[u8]) {
+        let value = [&[0][..], &id.to_be_bytes(), record].concat();
+        Broker::shared().client().write(topic, &[Record::new(partition, "k", value)]);
+    }
+
+    /// What has come out, in the order of its text.
+    fn rows(&self) -> Vec<Json> {
+        let text = std::fs::read_to_string(self.folder.join("out.jsonl")).unwrap_or_default();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.sort_unstable();
+        lines.into_iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    fn wait_for(&self, process: &mut Process, wanted: &[Json]) {
+        let mut wanted = wanted.to_vec();
+        wanted.sort_unstable_by_key(Json::to_string);
+        let mut seen = Vec::new();
+        let what = format!("{wanted:?}");
+        until(&what, || {
+            assert_eq!(process.ended(), None, "{}", process.log());
+            seen = self.rows();
+            seen.len() >= wanted.len()
+        });
+        seen.sort_unstable_by_key(Json::to_string);
+        assert_eq!(seen, wanted);
+    }
+}
+
+#[test]
+fn a_registry_is_waited_for_and_needed_once_only() {
+    let mut registry = SchemaRegistry::away();
+    // user:secret
+    registry.ask_for("dXNlcjpzZWNyZXQ=");
+    registry.register("orders-value", "AVRO", FIRST, &[]);
+    registry.register("money.proto", "PROTOBUF", MONEY, &[]);
+    registry.register("events-value", "PROTOBUF", EVENTS, &[("money.proto", "money.proto")]);
+    let auth = "user = \"user\"\npassword = { file = \"password\" }";
+    let mut passing = Passing::new(&registry, "dead-letter", auth);
+    passing.write(&passing.orders, 0, 1, b"\x02\x06ada");
+    // At first it is away, which is told; the job goes on as soon as it is there.
+    let mut process = passing.start();
+    process.wait_for_log("waiting for the schema registry").expect("it waits");
+    registry.back();
+    let mut wanted = vec![json!({"id": 1, "who": "ada"})];
+    passing.wait_for(&mut process, &wanted);
+    // The first type, and the second one within another.
+    passing.write(&passing.events, 0, 3, b"\0\x08\x05\x12\x03\x08\xfa\x01");
+    passing.write(&passing.events, 1, 3, b"\x04\x02\0\x08\x06");
+    wanted.extend([json!({"order": 5, "key": "k"}), json!({"order": 6, "key": "k"})]);
+    passing.wait_for(&mut process, &wanted);
+    // It is gone: what is known is read, what is not known waits, and holds up nobody else.
+    registry.kill();
+    registry.register("state", "AVRO", STATE, &[]);
+    let second = registry.register("orders-value", "AVRO", SECOND, &[("shop.State", "state")]);
+    passing.write(&passing.orders, 1, second, b"\x06bob\x04\x02");
+    process.wait_for_log("has not given schema 5").expect("it waits");
+    passing.write(&passing.orders, 0, 1, b"\x06\x06cid");
+    passing.write(&passing.events, 0, 3, b"\0\x08\x07");
+    wanted.extend([json!({"id": 3, "who": "cid"}), json!({"order": 7, "key": "k"})]);
+    passing.wait_for(&mut process, &wanted);
+    registry.back();
+    wanted.push(json!({"who": "bob", "id": 2, "state": "SENT"}));
+    passing.wait_for(&mut process, &wanted);
+    // Neither its end nor a kill of the job needs it again for what it has answered.
+    registry.kill();
+    process.kill();
+    let mut process = passing.start();
+    passing.write(&passing.orders, 1, second, b"\x06dan\x08\0");
+    wanted.push(json!({"who": "dan", "id": 4, "state": "OPEN"}));
+    passing.wait_for(&mut process, &wanted);
+    for (path, times) in [("/schemas/ids/1", 1), ("/schemas/ids/3", 1), ("/subjects/money.proto/versions/1", 1)] {
+        assert_eq!(registry.asked(path), times, "{path}");
+    }
+    // An id that it does not have, and a record of no registry, are set aside.
+    registry.back();
+    passing.write(&passing.orders, 0, 99, b"\x02\x06eve");
+    Broker::shared().client().write(&passing.orders, &[Record::new(0, "k", "{\"id\":1}")]);
+    passing.write(&passing.orders, 0, 1, b"\x0a\x06fay");
+    wanted.push(json!({"id": 5, "who": "fay"}));
+    passing.wait_for(&mut process, &wanted);
+    let log = process.log();
+    assert!(log.contains("has no schema 99") && log.contains("should with 0 and the id of its schema"), "{log}");
+    process.interrupt();
+    assert_eq!(process.wait(), Ended::Code(0), "{}", process.log());
+}
+
+#[test]
+fn a_registry_that_does_not_help_ends_the_job_with_a_reason() {
+    let (mut registry, away) = (SchemaRegistry::start(), SchemaRegistry::away());
+    registry.register("orders-value", "AVRO", FIRST, &[]);
+    let fails = |registry: &SchemaRegistry, rest: &str, code: &str| {
+        let mut passing = Passing::new(registry, "fail", rest);
+        passing.write(&passing.orders, 1, 7, b"\x02\x06ada");
+        let mut process = passing.start();
+        assert!(matches!(process.wait(), Ended::Code(1..)), "{}", process.log());
+        assert!(process.log().contains(code), "{code}: {}", process.log());
+        passing
+    };
+    fails(&away, "wait = \"200ms\"", "error[schema-registry-away]");
+    let mut unknown = fails(&registry, "", "error[schema-unknown]");
+    registry.ask_for("dXNlcjpzZWNyZXQ=");
+    fails(&registry, "user = \"user\"\npassword = \"wrong\"", "error[schema-registry-denied]");
+    // What stopped at an unknown schema goes on when it is there.
+    registry.kill();
+    let mut registry = SchemaRegistry::start();
+    for id in 1..=7 {
+        registry.register("orders-value", "AVRO", &FIRST.replace("Order", &format!("Order{id}")), &[]);
+    }
+    let job = std::fs::read_to_string(unknown.folder.join("job.toml")).expect("the job file");
+    let url = job.lines().find(|line| line.starts_with("url = ")).expect("the address").to_owned();
+    unknown.folder.write("job.toml", job.replace(&url, &format!("url = \"{}\"", registry.url())));
+    let mut process = unknown.start();
+    unknown.wait_for(&mut process, &[json!({"id": 1, "who": "ada"})]);
+    registry.kill();
+}
+
+/// A job that writes twenty numbers in Avro.
+fn writing(registry: &SchemaRegistry, topic: &str) -> Folder {
+    let folder = Folder::new();
+    let (bootstrap, url) = (Broker::shared().bootstrap(), registry.url());
+    let toml = format!(
+        r#"version = 1
+[job]
+name = "writing"
+partitions = 2
+[kafka]
+bootstrap_servers = "{bootstrap}"
+[schema_registry]
+url = "{url}"
+wait = "200ms"
+[sources.numbers]
+connector = "generator"
+count = 20
+[operators.rows]
+uses = "map"
+inputs = ["numbers"]
+fields = {{ n = "n", text = "n == 7 ? 'seven' : null" }}
+[sinks.out]
+connector = "kafka"
+inputs = ["rows"]
+topic = "{topic}"
+partitions = 1
+format = "avro"
+schema_file = "number.avsc"
+"#
+    );
+    folder.write("job.toml", toml);
+    folder.write("number.avsc", NUMBER);
+    folder
+}
+
+const NUMBER: &str = r#"{"type":"record","name":"Number","fields":[{"name":"n","type":"int"},{"name":"text","type":["null","string"]}]}"#;
+
+#[test]
+fn a_sink_registers_its_schema_and_writes_by_it() {
+    let (mut registry, topic) = (SchemaRegistry::away(), Broker::unique("numbers"));
+    registry.register("other", "AVRO", FIRST, &[]);
+    let folder = writing(&registry, &topic);
+    let run = |name: &str| {
+        let flags = RunFlags::new(folder.join("data"));
+        let mut process = Process::start(&Binary::thalweg(), &folder.join("job.toml"), &flags, &folder.join(name));
+        (process.wait(), process.log())
+    };
+    let (ended, log) = run("away.log");
+    assert!(ended == Ended::Code(1) && log.contains("error[schema-registry-away]"), "{ended:?}: {log}");
+    registry.back();
+    let (ended, log) = run("back.log");
+    assert_eq!(ended, Ended::Code(0), "{log}");
+    let records = Broker::shared().client().read_all(&topic, Isolation::ReadCommitted);
+    let mut values: Vec<Vec<u8>> = records.into_iter().map(|record| record.value.expect("a value")).collect();
+    values.sort_unstable();
+    let record = |n: u8| match n {
+        7 => [&[0, 0, 0, 0, 2, 14, 2, 10][..], b"seven"].concat(),
+        n => vec![0, 0, 0, 0, 2, 2 * n, 0],
+    };
+    assert_eq!(values, (0..20).map(record).collect::<Vec<_>>());
+    assert_eq!(registry.asked(&format!("/subjects/{topic}-value/versions")), 1);
+    // The id is kept: the job starts again without the registry.
+    registry.kill();
+    let (ended, log) = run("again.log");
+    assert_eq!(ended, Ended::Code(0), "{log}");
+}

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use thalweg_core::{Error, Result, Row, Shape, Value};
 
-use super::{CsvOptions, Decoder, Fields, cell, is_blank, text::not_text};
-use crate::{BadRecord, RawBatch, RawRecord};
+use super::{CsvOptions, Fields, ValueDecoder, cell, is_blank, text::not_text};
 
 /// Decodes the wanted columns of each record.
 pub(super) struct CsvDecoder {
@@ -109,23 +108,9 @@ impl CsvDecoder {
     }
 }
 
-impl Decoder<Value> for CsvDecoder {
-    fn record(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        out: &mut Vec<Value>,
-        bad: &mut Vec<BadRecord>,
-    ) -> Result<()> {
-        let value = batch.value(record);
-        if value.is_empty() {
-            return Ok(());
-        }
-        match self.row(value) {
-            Ok(row) => out.push(row),
-            Err(why) => bad.push(batch.bad(record, why)),
-        }
-        Ok(())
+impl ValueDecoder<Value> for CsvDecoder {
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<Value>, String> {
+        if bytes.is_empty() { Ok(None) } else { self.row(bytes).map(Some) }
     }
 }
 

@@ -4,19 +4,18 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
-use thalweg_core::{Result, Row, Shape, Value};
+use thalweg_core::{Row, Shape, Value};
 
-use super::{Decoder, Fields, is_blank};
-use crate::{BadRecord, RawBatch, RawRecord};
+use super::{Decoder, Fields, OfValues, ValueDecoder, is_blank};
 
 pub(super) fn decoder(fields: &Fields) -> Box<dyn Decoder<Value>> {
     match fields {
-        Fields::All => Box::new(AllFields { shapes: Shapes::default() }),
-        Fields::Only(names) => Box::new(SomeFields {
+        Fields::All => Box::new(OfValues(AllFields { shapes: Shapes::default() })),
+        Fields::Only(names) => Box::new(OfValues(SomeFields {
             shape: Shape::new(names.iter().map(String::as_str)),
             found: vec![false; names.len()],
             shapes: Shapes::default(),
-        }),
+        })),
     }
 }
 
@@ -62,29 +61,22 @@ struct AllFields {
     shapes: Shapes,
 }
 
-impl Decoder<Value> for AllFields {
-    fn record(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        out: &mut Vec<Value>,
-        bad: &mut Vec<BadRecord>,
-    ) -> Result<()> {
-        let bytes = batch.value(record);
+impl ValueDecoder<Value> for AllFields {
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<Value>, String> {
         if is_blank(bytes) {
-            return Ok(());
+            return Ok(None);
         }
         let value = if is_object(bytes) {
             whole(AnyRow { shapes: &mut self.shapes }, bytes)
         } else {
             serde_json::from_slice(bytes)
         };
-        match value {
-            Ok(value) => out.push(value),
-            Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
-        }
-        Ok(())
+        value.map(Some).map_err(invalid)
     }
+}
+
+fn invalid(error: serde_json::Error) -> String {
+    format!("no valid JSON: {error}")
 }
 
 /// An object with whatever fields it has, in its own order; of a name that comes twice the last value counts.
@@ -176,28 +168,17 @@ struct SomeFields {
     shapes: Shapes,
 }
 
-impl Decoder<Value> for SomeFields {
-    fn record(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        out: &mut Vec<Value>,
-        bad: &mut Vec<BadRecord>,
-    ) -> Result<()> {
-        let bytes = batch.value(record);
+impl ValueDecoder<Value> for SomeFields {
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<Value>, String> {
         if is_blank(bytes) {
-            return Ok(());
+            return Ok(None);
         }
         if !is_object(bytes) {
-            bad.push(batch.bad(record, "not a JSON object, so it has no fields"));
-            return Ok(());
+            return Err("not a JSON object, so it has no fields".to_owned());
         }
         self.found.fill(false);
-        match whole(WantedRow { shape: &self.shape, found: &mut self.found }, bytes) {
-            Ok(values) => out.push(self.row(values)),
-            Err(error) => bad.push(batch.bad(record, format!("no valid JSON: {error}"))),
-        }
-        Ok(())
+        let values = whole(WantedRow { shape: &self.shape, found: &mut self.found }, bytes).map_err(invalid)?;
+        Ok(Some(self.row(values)))
     }
 }
 

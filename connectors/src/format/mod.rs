@@ -127,6 +127,34 @@ pub trait Decoder<T>: Send {
     }
 }
 
+/// Decodes a record by the bytes of its value alone.
+trait ValueDecoder<T>: Send {
+    /// What the bytes say; nothing where they are blank.
+    ///
+    /// Errors: why they cannot be decoded.
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<T>, String>;
+}
+
+/// Each value by itself.
+struct OfValues<D>(D);
+
+impl<T, D: ValueDecoder<T>> Decoder<T> for OfValues<D> {
+    #[inline]
+    fn record(
+        &mut self,
+        batch: &RawBatch,
+        record: &RawRecord,
+        out: &mut Vec<T>,
+        bad: &mut Vec<BadRecord>,
+    ) -> Result<()> {
+        match self.0.value(batch.value(record)) {
+            Ok(value) => out.extend(value),
+            Err(why) => bad.push(batch.bad(record, why)),
+        }
+        Ok(())
+    }
+}
+
 /// Makes the decoder of each partition of a source of `T`.
 pub trait DecoderOf<T>: Send + Sync {
     /// A decoder for a partition with this header.
@@ -145,9 +173,9 @@ impl Format {
     pub fn decoder(&self, header: Option<&[u8]>, fields: &Fields) -> Result<Box<dyn Decoder<Value>>> {
         Ok(match self {
             Format::Json => json::decoder(fields),
-            Format::Lines => Box::new(text::TextDecoder::new(fields.single("lines", "line")?.then_some("line"))),
-            Format::Raw => Box::new(text::TextDecoder::new(fields.single("raw", "value")?.then_some("value"))),
-            Format::Csv(options) => Box::new(csv::CsvDecoder::new(options, header, fields)?),
+            Format::Lines => text::decoder(fields.single("lines", "line")?.then_some("line")),
+            Format::Raw => text::decoder(fields.single("raw", "value")?.then_some("value")),
+            Format::Csv(options) => Box::new(OfValues(csv::CsvDecoder::new(options, header, fields)?)),
         })
     }
 }
@@ -165,6 +193,16 @@ impl DecoderOf<Value> for Untyped {
     fn decoder(&self, header: Option<&[u8]>) -> Result<Box<dyn Decoder<Value>>> {
         self.format.decoder(header, &self.fields)
     }
+}
+
+/// The next bytes of a record; `at` moves behind them.
+fn take<'a>(bytes: &'a [u8], at: &mut usize, count: usize) -> Result<&'a [u8], String> {
+    let rest = &bytes[*at..];
+    let Some(taken) = rest.get(..count) else {
+        return Err(format!("{count} bytes are to be read at byte {at}, and {} are there", rest.len()));
+    };
+    *at += count;
+    Ok(taken)
 }
 
 /// Whether a record is nothing but white space.

@@ -8,7 +8,7 @@ use thalweg_core::{Error, Result, Value};
 
 use super::avro::{AvroRecords, AvroSchema, Decimals};
 use super::protobuf::{MessageTypes, ProtobufRecords, Which};
-use super::{Decoder, DecoderOf, Fields};
+use super::{Decoder, DecoderOf, Fields, OfValues, ValueDecoder};
 use crate::registry::{Known, SchemaDocument, SchemaRegistry};
 use crate::{BadRecord, RawBatch, RawRecord, Waker};
 
@@ -203,7 +203,7 @@ impl DecoderOf<Value> for SchemaRecords {
         Ok(match &self.schemas {
             Schemas::Given(given) => {
                 let records = given.parsed.records(self, given.framing).map_err(|why| Error::user("schema", why))?;
-                Box::new(OfGiven { records, framing: given.framing })
+                Box::new(OfValues(OfGiven { records, framing: given.framing }))
             }
             Schemas::Registered(registry) => {
                 Box::new(OfRegistry { of: self.clone(), registry: registry.clone(), known: BTreeMap::new() })
@@ -217,24 +217,13 @@ struct OfGiven {
     framing: Framing,
 }
 
-impl Decoder<Value> for OfGiven {
-    fn record(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        out: &mut Vec<Value>,
-        bad: &mut Vec<BadRecord>,
-    ) -> Result<()> {
-        let bytes = batch.value(record);
+impl ValueDecoder<Value> for OfGiven {
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<Value>, String> {
         let bytes = match self.framing {
-            Framing::None => Ok(bytes),
-            Framing::Confluent => framed(bytes).map(|(_, rest)| rest),
+            Framing::None => bytes,
+            Framing::Confluent => framed(bytes)?.1,
         };
-        match bytes.and_then(|bytes| self.records.read(bytes)) {
-            Ok(value) => out.push(value),
-            Err(why) => bad.push(batch.bad(record, why)),
-        }
-        Ok(())
+        self.records.read(bytes).map(Some)
     }
 }
 

@@ -2,38 +2,24 @@
 
 use std::sync::Arc;
 
-use thalweg_core::{Result, Row, Shape, Value};
+use thalweg_core::{Row, Shape, Value};
 
-use super::Decoder;
-use crate::{BadRecord, RawBatch, RawRecord};
+use super::{Decoder, OfValues, ValueDecoder};
 
 /// Gives each record's text under one name, or rows without fields where not even that is asked for.
-pub(super) struct TextDecoder {
+struct TextDecoder {
     shape: Arc<Shape>,
 }
 
-impl TextDecoder {
-    pub(super) fn new(name: Option<&str>) -> Self {
-        Self { shape: Shape::new(name) }
-    }
+pub(super) fn decoder(name: Option<&str>) -> Box<dyn Decoder<Value>> {
+    Box::new(OfValues(TextDecoder { shape: Shape::new(name) }))
 }
 
-impl Decoder<Value> for TextDecoder {
-    fn record(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        out: &mut Vec<Value>,
-        bad: &mut Vec<BadRecord>,
-    ) -> Result<()> {
-        match std::str::from_utf8(batch.value(record)) {
-            Ok(text) => {
-                let values = if self.shape.names().is_empty() { Vec::new() } else { vec![Value::from(text)] };
-                out.push(Value::Row(Row::new(self.shape.clone(), values)));
-            }
-            Err(error) => bad.push(batch.bad(record, not_text(error))),
-        }
-        Ok(())
+impl ValueDecoder<Value> for TextDecoder {
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<Value>, String> {
+        let text = std::str::from_utf8(bytes).map_err(not_text)?;
+        let values = if self.shape.names().is_empty() { Vec::new() } else { vec![Value::from(text)] };
+        Ok(Some(Value::Row(Row::new(self.shape.clone(), values))))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use thalweg_core::{Result, Value};
 
-use super::{Decoder, DecoderOf, Fields, Format, Untyped, is_blank};
+use super::{Decoder, DecoderOf, Fields, Format, OfValues, Untyped, ValueDecoder, is_blank};
 use crate::{BadRecord, RawBatch, RawRecord, Waker};
 
 /// JSON straight into `T`: no untyped value is made on the way.
@@ -29,27 +29,17 @@ impl<T> Default for TypedJson<T> {
 
 impl<T: DeserializeOwned + 'static> DecoderOf<T> for TypedJson<T> {
     fn decoder(&self, _header: Option<&[u8]>) -> Result<Box<dyn Decoder<T>>> {
-        Ok(Box::new(Self::new()))
+        Ok(Box::new(OfValues(Self::new())))
     }
 }
 
-impl<T: DeserializeOwned> Decoder<T> for TypedJson<T> {
-    fn record(
-        &mut self,
-        batch: &RawBatch,
-        record: &RawRecord,
-        out: &mut Vec<T>,
-        bad: &mut Vec<BadRecord>,
-    ) -> Result<()> {
-        let value = batch.value(record);
-        if is_blank(value) {
-            return Ok(());
+impl<T: DeserializeOwned> ValueDecoder<T> for TypedJson<T> {
+    fn value(&mut self, bytes: &[u8]) -> Result<Option<T>, String> {
+        if is_blank(bytes) {
+            return Ok(None);
         }
-        match serde_json::from_slice(value) {
-            Ok(value) => out.push(value),
-            Err(error) => bad.push(batch.bad(record, format!("does not fit the record's type: {error}"))),
-        }
-        Ok(())
+        let value = serde_json::from_slice(bytes);
+        value.map(Some).map_err(|error| format!("does not fit the record's type: {error}"))
     }
 }
 

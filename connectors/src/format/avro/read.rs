@@ -10,6 +10,7 @@ use thalweg_core::{Row, Shape, Value};
 use super::Decimals;
 use super::decimal;
 use super::schema::{AvroSchema, Named, Number, Octets, Record, Type};
+use crate::format::take;
 
 /// How deep values may stand in each other: a type may hold itself.
 const MAX_DEPTH: usize = 128;
@@ -235,12 +236,7 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, count: usize) -> Read<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let Some(taken) = rest.get(..count) else {
-            return Err(format!("{count} bytes are to be read at byte {}, and {} are there", self.at, rest.len()));
-        };
-        self.at += count;
-        Ok(taken)
+        take(self.bytes, &mut self.at, count)
     }
 }
 

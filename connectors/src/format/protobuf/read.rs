@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use thalweg_core::{Row, Shape, Value};
 
 use super::descriptor::{Count, Field, Kind, Layout, MessageType, MessageTypes, unsigned};
+use crate::format::take;
 
 /// How deep messages may stand in each other.
 const MAX_DEPTH: usize = 100;
@@ -343,12 +344,7 @@ impl<'a> Input<'a> {
     }
 
     fn take(&mut self, count: usize) -> Read<&'a [u8]> {
-        let rest = &self.bytes[self.at..];
-        let Some(taken) = rest.get(..count) else {
-            return Err(format!("{count} bytes are to be read at byte {}, and {} are there", self.at, rest.len()));
-        };
-        self.at += count;
-        Ok(taken)
+        take(self.bytes, &mut self.at, count)
     }
 }
 

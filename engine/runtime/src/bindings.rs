@@ -144,8 +144,7 @@ impl BindingsWriter {
 /// All bindings after `after` that are in the log, of every generation, in log order.
 pub fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
     let (topic, id, mut found) = (topic_of(job), id_of(job), Vec::new());
-    let (first, _) = log.offsets(&topic, PARTITION)?;
-    read_to_end(log, &topic, PARTITION, first, owner(&id), |record| {
+    read_to_end(log, &topic, PARTITION, 0, owner(&id), |record| {
         let binding = decode(record.record.value.as_deref().unwrap_or_default())
             .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;
         if binding.epoch > after {

@@ -110,10 +110,9 @@ impl Claims {
     /// The claim that counts. The topic is there: nothing is fenced before the first claim.
     fn last(&self) -> Result<Option<Claim>> {
         let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let (first, _) = self.log.offsets(&self.topic, PARTITION)?;
         let (mut last, id) = (None, self.id());
         let owner = Some(Owner { id: &id, release: Release::Commit });
-        read_to_end(&*self.log, &self.topic, PARTITION, first, owner, |record| {
+        read_to_end(&*self.log, &self.topic, PARTITION, 0, owner, |record| {
             let value = record.record.value.unwrap_or_default();
             let claim = Claim::decode(&value).ok_or_else(|| {
                 let text = format!("{}, offset {}: no claim of this version of the program", self.topic, record.offset);

@@ -26,8 +26,8 @@ pub(super) struct LogSinkWriter {
     producer: Arc<SinkProducer>,
     /// The producer that everything in `pending` was appended to.
     incarnation: Incarnation,
-    /// Per partition of the topic: what of this sink is before it is of epochs that are visible. Where a tail is read again, it
-    /// begins here: what was found shown may be a part of what is pending.
+    /// Per partition of the topic where the last checkpoint ended: what of this sink is before it is of epochs that are visible.
+    /// Where a tail is read again, it begins here: what was found shown may be a part of what is pending.
     tail_from: BTreeMap<PartitionId, u64>,
     /// Up to where the tail was read.
     ends: BTreeMap<PartitionId, u64>,
@@ -236,13 +236,13 @@ impl SinkWriter for LogSinkWriter {
         self.incarnation = self.producer.incarnation();
         self.transaction = None;
         self.visible = self.complete;
-        self.tail_from = self.visible_ends();
         Ok(())
     }
 
     /// A commit is durable already.
     fn sync(&mut self) -> Result<Vec<(PartitionId, u64)>> {
         self.flush()?;
+        self.tail_from = self.visible_ends();
         Ok(self.tail_from.iter().map(|(partition, end)| (*partition, *end)).collect())
     }
 

@@ -76,17 +76,7 @@ impl<T: 'static> RecordSource<T> for FormattedSource<T> {
             return retries.open(from, self.decoders.clone());
         }
         let raw = self.raw.open(partition, from)?;
-        let mut reader = FormattedReader {
-            name: partition.name.clone(),
-            raw,
-            decoders: self.decoders.clone(),
-            decoder: None,
-            batch: RawBatch::default(),
-            held: None,
-            waker: Arc::new(|| ()),
-            hash: RunningHash::default(),
-            bytes: 0,
-        };
+        let mut reader = FormattedReader::new(partition.name.clone(), raw, self.decoders.clone());
         // A wrong field is better found before anything is read.
         if reader.raw.header().is_some() {
             reader.make_decoder()?;
@@ -124,6 +114,20 @@ struct HeldBatch {
 }
 
 impl<T> FormattedReader<T> {
+    fn new(name: String, raw: Box<dyn RawReader>, decoders: Arc<dyn DecoderOf<T>>) -> Self {
+        Self {
+            name,
+            raw,
+            decoders,
+            decoder: None,
+            batch: RawBatch::default(),
+            held: None,
+            waker: Arc::new(|| ()),
+            hash: RunningHash::default(),
+            bytes: 0,
+        }
+    }
+
     fn make_decoder(&mut self) -> Result<&mut Box<dyn Decoder<T>>> {
         let decoder = match self.decoder.take() {
             Some(decoder) => decoder,
@@ -312,17 +316,7 @@ mod tests {
     }
 
     fn reader() -> FormattedReader<u8> {
-        FormattedReader {
-            name: "slow".to_owned(),
-            raw: Box::new(Bytes(0)),
-            decoders: Arc::new(AnySlow),
-            decoder: None,
-            batch: RawBatch::default(),
-            held: None,
-            waker: Arc::new(|| ()),
-            hash: RunningHash::default(),
-            bytes: 0,
-        }
+        FormattedReader::new("slow".to_owned(), Box::new(Bytes(0)), Arc::new(AnySlow))
     }
 
     /// What reads with these limits (records, until) give: state, records, and the position behind them.

@@ -1,9 +1,9 @@
 //! librdkafka's lists of topic partitions.
 
-use std::ffi::CString;
-
 use rdkafka::bindings as sys;
-use thalweg_core::{Error, PartitionId, Result};
+use thalweg_core::{PartitionId, Result};
+
+use super::cluster::c_string;
 
 /// An owned list.
 pub(super) struct PartitionList(*mut sys::rd_kafka_topic_partition_list_t);
@@ -24,8 +24,7 @@ impl PartitionList {
 
     /// Adds a partition with an offset.
     pub(super) fn add(&mut self, topic: &str, partition: PartitionId, offset: i64) -> Result<()> {
-        let topic = CString::new(topic)
-            .map_err(|_| Error::user("topic-name", format!("topic {topic:?}: a zero byte has no place in a name")))?;
+        let topic = c_string(topic)?;
         // Safety: the list lives, the name is copied; the element that is returned is in the list.
         unsafe {
             let element = sys::rd_kafka_topic_partition_list_add(self.0, topic.as_ptr(), i32::from(partition.0));

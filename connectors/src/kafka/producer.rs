@@ -7,7 +7,7 @@
 //! producer is spent after an abort, an error, a slow commit or a lost connection: [`Producer::is_spent`]; the next one fences it.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use thalweg_core::{Error, PartitionId, Result, failpoint};
 
 use super::KafkaConfig;
 use super::client::{Client, NativeConfig};
+use super::cluster::c_string;
 use super::error::{PURGED, describe, kafka_error};
 use super::patience::{STOPPING, patiently};
 use crate::log::{NewRecordRef, Producer};
@@ -126,8 +127,7 @@ impl KafkaProducer {
         if let Some(Topic(known)) = self.topics.get(name) {
             return Ok(*known);
         }
-        let name_c = CString::new(name)
-            .map_err(|_| Error::user("topic-name", format!("topic {name:?}: a zero byte has no place in a name")))?;
+        let name_c = c_string(name)?;
         // Safety: the handle lives, the name ends with a zero byte, and the properties are the default ones.
         let topic = unsafe { sys::rd_kafka_topic_new(self.client.rk, name_c.as_ptr(), std::ptr::null_mut()) };
         if topic.is_null() {

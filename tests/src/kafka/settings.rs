@@ -29,6 +29,15 @@ impl BrokerSettings {
         self
     }
 
+    /// Compacted topics are cleaned all the time, in segments that are as small as they can be.
+    #[must_use]
+    pub fn always_cleaning(self) -> Self {
+        self.with("log.cleaner.backoff.ms", 50)
+            .with("log.cleaner.min.cleanable.ratio", 0.01)
+            .with("log.segment.bytes", 1 << 20)
+            .with("log.roll.ms", 100)
+    }
+
     /// A second listener with TLS, at which one signs on by SASL/PLAIN as [`USER`](super::USER).
     #[must_use]
     pub fn secured(mut self) -> Self {

@@ -125,14 +125,7 @@ pub(crate) fn every_failpoint_is_hit_and_changes_nothing() {
 /// back, and the state is restored from what cleaning has left.
 #[allow(dead_code, reason = "too long for the gate: kafka_long.rs")]
 pub(crate) fn cleaning_a_changelog_takes_nothing_that_counts() {
-    let settings = [
-        ("log.cleaner.backoff.ms", "50"),
-        ("log.cleaner.min.cleanable.ratio", "0.01"),
-        ("log.segment.bytes", "1048576"),
-        ("log.roll.ms", "100"),
-    ];
-    let settings = settings.iter().fold(BrokerSettings::new(), |all, (name, value)| all.with(name, value));
-    let broker = Broker::start(&settings);
+    let broker = Broker::start(&BrokerSettings::new().always_cleaning());
     let home = || Home::new(&broker.bootstrap(), broker.client()).with_transaction_timeout(1_000);
     let outage = Duration::from_millis(1_500);
     check_at(home, "exactness::cleaning_a_changelog_takes_nothing_that_counts", 4800, 3, |seed| {

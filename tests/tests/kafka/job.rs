@@ -21,7 +21,7 @@ const KEYS: i64 = 40;
 
 impl Job {
     /// The first lines of a job file: its cluster, and a source of `records` numbers, so many a second.
-    fn new((bootstrap, client): (&str, Client), records: u64, rate: u64, rest: &str) -> Self {
+    pub(crate) fn new((bootstrap, client): (&str, Client), records: u64, rate: u64, rest: &str) -> Self {
         let (topic, folder) = (Broker::unique("result"), Folder::new());
         let toml = format!(
             r#"version = 1
@@ -74,38 +74,6 @@ topic = "TOPIC"
 partitions = 3
 key = "w"
 inputs = ["chain"]
-"#,
-        )
-    }
-
-    /// Transfers between accounts: what one loses another gets in the same epoch; balances go to one partition.
-    pub(crate) fn transfers(broker: &Broker, records: u64, rate: u64) -> Self {
-        Self::new(
-            (&broker.bootstrap(), broker.client()),
-            records,
-            rate,
-            r#"
-[operators.debits]
-uses = "map"
-inputs = ["numbers"]
-fields = { account = "key", amount = "0 - value" }
-[operators.credits]
-uses = "map"
-inputs = ["numbers"]
-fields = { account = "(key * 7 + 1) % 40", amount = "value" }
-[operators.balance]
-uses = "sum"
-inputs = ["debits", "credits"]
-key = "account"
-of = "amount"
-as = "balance"
-[stores.balance]
-changelog = "kafka"
-[sinks.out]
-connector = "kafka"
-topic = "TOPIC"
-partitions = 1
-inputs = ["balance"]
 "#,
         )
     }
@@ -173,20 +141,9 @@ inputs = ["balance"]
         }
         records.len() as u64
     }
-
-    /// Nothing is lost between the accounts; how many balances there are.
-    pub(crate) fn check_balances(&self) -> u64 {
-        let mut balances: BTreeMap<i64, i64> = BTreeMap::new();
-        let records = self.read();
-        for record in &records {
-            let row = row(record);
-            balances.insert(row["account"].as_i64().expect("an account"), row["balance"].as_i64().expect("a number"));
-        }
-        assert_eq!(balances.values().sum::<i64>(), 0, "after {} records: {balances:?}", records.len());
-        records.len() as u64
-    }
 }
 
-fn row(record: &Record) -> Json {
+/// The value of a record.
+pub(crate) fn row(record: &Record) -> Json {
     serde_json::from_slice(record.value.as_deref().expect("a value")).expect("JSON")
 }

@@ -272,14 +272,7 @@ pub(crate) fn the_simulated_log_does_what_kafka_does_for_long() {
 
 #[allow(dead_code, reason = "too long for the gate: kafka_long.rs")]
 pub(crate) fn the_simulated_cleaning_leaves_what_that_of_kafka_leaves() {
-    let settings = [
-        ("log.cleaner.backoff.ms", "50"),
-        ("log.cleaner.min.cleanable.ratio", "0.01"),
-        ("log.segment.bytes", "1048576"),
-        ("log.roll.ms", "100"),
-    ];
-    let settings = settings.iter().fold(BrokerSettings::new(), |all, (name, value)| all.with(name, value));
-    let broker = Broker::start(&settings);
+    let broker = Broker::start(&BrokerSettings::new().always_cleaning());
     for seed in (0..CLEANED).map(|index| SEED + index) {
         let mut bench = Bench::new(&broker, seed, true);
         bench.run(LONG.1);

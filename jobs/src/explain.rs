@@ -11,6 +11,7 @@ use thalweg_operators::{Catalogue, ChangelogKind, OnError};
 
 use crate::demand::Demand;
 use crate::graph::{NodeKind, graph};
+use crate::rights::{self, KafkaResource, KafkaRight, rights};
 use crate::spec::{
     BackfillSpec, ConfigValue, DeadLettersPlace, DeadLettersSpec, HistorySpec, JobSpec, OperatorSpec, SinkConnector,
     SinkSpec, SourceConnector, SourceSpec, TopicsSpec,
@@ -27,6 +28,8 @@ pub struct Explanation {
     pub nodes: Vec<ExplainedNode>,
     /// Files, folders and topics that it reads, writes or makes.
     pub needs: Vec<String>,
+    /// What it uses of its Kafka cluster, and has to be allowed to do there.
+    pub rights: Vec<KafkaRight>,
 }
 
 /// An explained node.
@@ -51,6 +54,10 @@ pub struct ExplainedNode {
 /// Explains a job.
 pub fn explain(job: &JobSpec, catalogue: &Catalogue) -> Explanation {
     let mut needs = Vec::new();
+    if job.kafka.is_some() {
+        needs.push("makes the topic generation-ID of Kafka, 1 partition: who runs the job".to_owned());
+        needs.push("makes the topic bindings-ID of Kafka, 1 partition: the bindings of its epochs".to_owned());
+    }
     let mut nodes: Vec<ExplainedNode> = graph(job)
         .nodes
         .into_iter()
@@ -78,7 +85,7 @@ pub fn explain(job: &JobSpec, catalogue: &Catalogue) -> Explanation {
     if let Some(node) = sinks.get_mut(job.sinks.len()) {
         explain_dead_letters(node, &job.dead_letters, &mut needs);
     }
-    Explanation { job: job.name.to_string(), settings: settings(job), nodes, needs }
+    Explanation { job: job.name.to_string(), settings: settings(job), nodes, needs, rights: rights(job, catalogue) }
 }
 
 fn settings(job: &JobSpec) -> Vec<String> {
@@ -141,7 +148,7 @@ fn explain_source(node: &mut ExplainedNode, source: &SourceSpec, job: &JobSpec, 
             if let Some(interval) = kafka.discover_interval {
                 needs.push(format!("looks for new partitions and topics every {}", format_duration(interval)));
             }
-            let group = kafka.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name));
+            let group = rights::group(job, kafka);
             needs.push(format!("writes its positions to the consumer group {group:?}, for tools that show lag"));
             (format!("a record per committed record of the topics {topics}"), "as the topics".to_owned())
         }
@@ -251,11 +258,9 @@ fn explain_operator(
         node.costs.push("one read and one write of state per distinct key and epoch".to_owned());
         node.costs.push(match store.changelog {
             ChangelogKind::Kafka => {
-                needs.push(format!(
-                    "makes the compacted topic changelog-ID-{} of Kafka, {} partitions",
-                    operator.id,
-                    job.partitions.get()
-                ));
+                needs.extend(rights::changelogs(operator, catalogue).into_iter().map(|topic| {
+                    format!("makes the compacted topic {topic} of Kafka, {} partitions", job.partitions.get())
+                }));
                 "each changed key is written to the changelog once per checkpoint".to_owned()
             }
             ChangelogKind::None => "changes are kept on the local disk only".to_owned(),
@@ -387,10 +392,24 @@ impl Explanation {
                 let _ = writeln!(text, "  {need}");
             }
         }
+        if !self.rights.is_empty() {
+            text.push_str(
+                "\nrights on Kafka, where it asks for them; ID is the id of the job, made when it is created\n",
+            );
+        }
+        for KafkaRight { resource, name, operations, purpose } in &self.rights {
+            let kind = match resource {
+                KafkaResource::Topic => "topic",
+                KafkaResource::TopicPattern => "topics by pattern",
+                KafkaResource::Group => "group",
+                KafkaResource::TransactionalId => "transactional id",
+            };
+            let _ = writeln!(text, "  {kind} {name}: {} ({purpose})", operations.join(", "));
+        }
         text
     }
 
-    /// `{"job","settings","nodes":[{"id","kind","uses","output","keeps","partitioning","costs"}],"needs"}`.
+    /// `{"job","settings","nodes":[{"id","kind","uses","output","keeps","partitioning","costs"}],"needs","rights":[{"resource","name","operations","purpose"}]}`.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).expect("texts are JSON")
     }

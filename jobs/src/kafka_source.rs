@@ -10,6 +10,7 @@ use thalweg_connectors::{
 use thalweg_core::{Error, Result, Value};
 
 use crate::demand::Demand;
+use crate::rights;
 use crate::schemas::JobSchemas;
 use crate::spec::{
     BackfillSpec, HistorySpec, JobSpec, KafkaSourceSpec, RecordFormat, SourceSpec, TopicsSpec, backfill_of,
@@ -24,14 +25,13 @@ pub(crate) fn kafka_source(
     schemas: &JobSchemas,
     retries: Retries,
 ) -> Result<Arc<dyn RecordSource<Value>>> {
-    let group = spec.group.clone().unwrap_or_else(|| format!("thalweg-{}", job.name));
     let config = KafkaSourceConfig {
         topics: topics(&spec.topics)?,
         start: spec.start.clone(),
         end: None,
         on_data_loss: spec.on_data_loss,
         discover_interval: spec.discover_interval,
-        group,
+        group: rights::group(job, spec),
     };
     let demand = job.demand(&source.id);
     let decoders = |of: &str, format: &RecordFormat| -> Result<Arc<dyn DecoderOf<Value>>> {

@@ -14,6 +14,7 @@ mod kafka;
 mod kafka_source;
 mod keys;
 mod plan;
+mod rights;
 mod schema;
 mod schemas;
 mod spec;
@@ -27,6 +28,7 @@ pub use explain::{ExplainedNode, Explanation, explain};
 pub use graph::{Graph, GraphEdge, GraphNode, NodeKind, graph};
 pub use kafka::dead_letters_log;
 pub use plan::{PlanContext, plan, stores, with_dead_letters};
+pub use rights::{KafkaResource, KafkaRight};
 pub use schema::schema;
 pub use spec::{
     BackfillSpec, BiasLevel, ConfigValue, DeadLettersPlace, DeadLettersSpec, EpochSpec, GeneratorSpec, HistorySpec,

@@ -107,6 +107,8 @@ pub struct OperatorInfo {
     pub open: bool,
     /// Whether it keeps state, and so has a store.
     pub stateful: bool,
+    /// Whether it sets timers, and so has a second store.
+    pub timers: bool,
     /// What it emits, one line.
     pub output: String,
 }
@@ -125,6 +127,7 @@ impl OperatorInfo {
             config: Vec::new(),
             open: false,
             stateful: false,
+            timers: false,
             output: output.into(),
         }
     }
@@ -145,6 +148,13 @@ impl OperatorInfo {
     #[must_use]
     pub fn open(mut self) -> Self {
         self.open = true;
+        self
+    }
+
+    /// Says whether it sets timers.
+    #[must_use]
+    pub fn with_timers(mut self, timers: bool) -> Self {
+        self.timers = timers;
         self
     }
 

@@ -72,7 +72,8 @@ impl Registry {
     /// Panics where the name is taken: that is a mistake in the program, not in a job.
     #[must_use]
     pub fn keyed<P: KeyedProcess + DeserializeOwned>(mut self, name: &str) -> Self {
-        let info = OperatorInfo::keyed(name, "an operator of the job crate", std::any::type_name::<P::Out>()).open();
+        let info = OperatorInfo::keyed(name, "an operator of the job crate", std::any::type_name::<P::Out>());
+        let info = info.open().with_timers(P::TIMERS);
         let factory = |request: &OperatorRequest| -> Result<Box<dyn OperatorNode>> {
             let process: P = configure(request)?;
             let key = request.key.clone().ok_or_else(|| {

@@ -18,6 +18,10 @@ mod invariants;
 mod job;
 #[path = "kafka/log.rs"]
 mod log;
+#[path = "kafka/others.rs"]
+mod others;
+#[path = "kafka/rights.rs"]
+mod rights;
 #[path = "kafka/schemas.rs"]
 mod schemas;
 #[path = "kafka/simulated.rs"]

@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::client::Client;
 use super::installation::Installation;
 use super::metadata::live_brokers;
+use super::others::Others;
 use super::ports::{chance, free_ports};
 use super::secrets::Secrets;
 use super::settings::{BrokerSettings, Node, render};
@@ -168,6 +169,11 @@ impl Broker {
     /// Kafka's own programs, for this broker.
     pub fn tools(&self) -> Tools {
         Tools::new(self.bootstrap())
+    }
+
+    /// kcat and Python, for this broker.
+    pub fn others(&self) -> Others {
+        Others::new(self.bootstrap())
     }
 
     /// Kafka's own programs at its secured listener.

@@ -16,6 +16,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::Isolation;
+use crate::until;
 
 /// No call may take longer: a client without a broker tries for ever.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -158,7 +159,18 @@ impl Client {
         self.partitions(&consumer, topic).into_iter().for_each(|partition| {
             wanted.add_partition(topic, partition);
         });
-        let committed = consumer.committed_offsets(wanted, LIMIT).expect("positions of a group");
+        let mut committed = TopicPartitionList::new();
+        // At first the cluster has to find out who keeps them.
+        until("positions of a group", || match consumer.committed_offsets(wanted.clone(), LIMIT) {
+            Ok(positions) => {
+                committed = positions;
+                true
+            }
+            Err(error) => {
+                assert!(may_pass(&error), "{group}: {error}");
+                false
+            }
+        });
         let position = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| match element.offset() {
             Offset::Offset(offset) => Some((element.partition(), offset)),
             _ => None,

@@ -6,7 +6,8 @@
 //!                   Installation ─▶ Broker (one node), Cluster (three)   start · kill -9 · stop · pause · start again
 //!                         │               ▲
 //!                         └─▶ Tools ──────┤   Kafka's own Java programs: topics, records in and out, groups
-//!                             Client ──────┘   librdkafka: the same, in milliseconds
+//!                             Client ──────┤   librdkafka: the same, in milliseconds
+//!                             Others ──────┘   kcat, and Python's confluent-kafka
 //! ```
 
 mod broker;
@@ -14,7 +15,9 @@ mod client;
 mod cluster;
 mod installation;
 mod metadata;
+mod others;
 mod ports;
+mod program;
 mod proxy;
 mod records;
 mod registry;
@@ -25,6 +28,7 @@ mod tools;
 pub use broker::Broker;
 pub use client::{Client, Record, Writer};
 pub use cluster::Cluster;
+pub use others::{Others, Printed, Step};
 pub use proxy::{Break, Proxy, Script};
 pub use records::{Isolation, ReadRecord, WrittenRecord};
 pub use registry::SchemaRegistry;

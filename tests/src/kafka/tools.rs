@@ -1,20 +1,13 @@
 //! Kafka's own programs: what a client that is not ours writes, reads and shows.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::installation::Installation;
+use super::program;
 use super::records::{Isolation, NULL, ReadRecord, WrittenRecord};
-use crate::keeper;
 
-/// No program may take longer: a Kafka client without a broker tries for ever.
-const LIMIT: Duration = Duration::from_secs(90);
-/// Between two looks at a program.
-const LOOK: Duration = Duration::from_millis(5);
 /// A topic is read to its end when nothing came for so long.
 const QUIET: Duration = Duration::from_secs(5);
 
@@ -71,6 +64,13 @@ impl Tools {
         self.succeed(ACLS, &arguments, "");
     }
 
+    /// The ids of all transactional producers that the cluster knows.
+    pub fn transactional_ids(&self) -> BTreeSet<String> {
+        let out = self.succeed(TRANSACTIONS, &strings(&["list"]), "");
+        let rows = out.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+        rows.map(str::to_owned).collect()
+    }
+
     /// Deletes a topic.
     pub fn delete_topic(&self, topic: &str) {
         self.succeed(TOPICS, &strings(&["--delete", "--topic", topic]), "");
@@ -113,7 +113,7 @@ impl Tools {
     ///
     /// Panics where fewer come. That there are not more, only [`read_all`](Self::read_all) says.
     pub fn read(&self, topic: &str, isolation: Isolation, records: usize) -> Vec<ReadRecord> {
-        let limit = LIMIT.as_millis().to_string();
+        let limit = program::LIMIT.as_millis().to_string();
         let end = strings(&["--max-messages", &records.to_string(), "--timeout-ms", &limit]);
         let read = self.read_until(topic, isolation, &end);
         assert_eq!(read.len(), records, "{topic}: the records before the time was over: {read:?}");
@@ -180,31 +180,21 @@ impl Tools {
     }
 
     fn run_as_it_is(&self, class: &str, arguments: &[String], input: &str) -> Said {
-        // Files, not pipes: nobody has to read while it runs.
-        let [mut stdin, mut out, mut err] = std::array::from_fn(|_| tempfile::tempfile().expect("a temporary file"));
-        stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).expect("a temporary file");
         let mut command = Installation::get().java(class, "warn");
-        let shared = |file: &File| Stdio::from(file.try_clone().expect("a file can be shared"));
-        command.args(arguments).stdin(stdin).stdout(shared(&out)).stderr(shared(&err));
-        let mut child =
-            keeper::spawn(command).unwrap_or_else(|error| panic!("java: {error}; see scripts/setup --tests"));
-        let began = Instant::now();
-        let status = loop {
-            if let Some(status) = child.try_wait().expect("a child can be waited for") {
-                break status;
-            }
-            if began.elapsed() > LIMIT {
-                // Its end is reported as a failure, with what it said.
-                child.kill().expect("a child that runs can be killed");
-            }
-            std::thread::sleep(LOOK);
-        };
-        Said { out: text(&mut out), err: text(&mut err), succeeded: status.success() }
+        command.args(arguments);
+        program::run(command, input.as_bytes(), "see scripts/setup --tests").into()
+    }
+}
+
+impl From<program::Said> for Said {
+    fn from(said: program::Said) -> Self {
+        Self { out: String::from_utf8_lossy(&said.out).into_owned(), err: said.err, succeeded: said.succeeded }
     }
 }
 
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 const ACLS: &str = "org.apache.kafka.tools.AclCommand";
+const TRANSACTIONS: &str = "org.apache.kafka.tools.TransactionsCommand";
 const PRODUCER: &str = "org.apache.kafka.tools.ConsoleProducer";
 const CONSUMER: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
 const COPIER: &str = "org.apache.kafka.tools.TransactionalMessageCopier";
@@ -213,10 +203,4 @@ const GROUPS: &str = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand
 
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-fn text(file: &mut File) -> String {
-    let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("a temporary file");
-    String::from_utf8_lossy(&bytes).into_owned()
 }

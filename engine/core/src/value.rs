@@ -1,5 +1,7 @@
 //! The one compact type of untyped data: what formats decode into and built-in operators work on.
 
+mod serializer;
+
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::fmt;
@@ -136,10 +138,12 @@ impl Value {
         }
     }
 
-    /// From any type with serde, by way of JSON.
+    /// From any type with serde: what its JSON would be. A struct keeps the order of its fields, a map is sorted by its keys.
+    ///
+    /// Error (`to-value`): the type's own; numbers beyond 64 bits; maps whose keys are neither text nor numbers nor truth values.
     pub fn from_serde<T: Serialize + ?Sized>(value: &T) -> Result<Self> {
-        serde_json::to_value(value)
-            .map(Self::from)
+        value
+            .serialize(serializer::ToValue)
             .map_err(|error| Error::user("to-value", format!("cannot be turned into a value: {error}")))
     }
 
@@ -260,21 +264,21 @@ impl From<serde_json::Value> for Value {
             serde_json::Value::Array(list) => Value::List(list.into_iter().map(Value::from).collect()),
             serde_json::Value::Object(map) => {
                 let (names, values): (Vec<_>, Vec<_>) = map.into_iter().unzip();
-                Value::Row(Row::new(shared_shape(names), values.into_iter().map(Value::from).collect()))
+                Value::Row(Row::new(shared_shape(&names), values.into_iter().map(Value::from).collect()))
             }
         }
     }
 }
 
 /// A shape with these names; the last ones of this thread are used again, so that rows of one kind share theirs.
-fn shared_shape<N: AsRef<str>>(names: Vec<N>) -> Arc<Shape> {
+fn shared_shape<N: AsRef<str>>(names: &[N]) -> Arc<Shape> {
     const KEPT: usize = 8;
     thread_local! {
         static RECENT: RefCell<Vec<Arc<Shape>>> = const { RefCell::new(Vec::new()) };
     }
     RECENT.with_borrow_mut(|recent| {
         let same = |shape: &Arc<Shape>| {
-            shape.names.len() == names.len() && shape.names.iter().zip(&names).all(|(a, b)| a == b.as_ref())
+            shape.names.len() == names.len() && shape.names.iter().zip(names).all(|(a, b)| a == b.as_ref())
         };
         match recent.iter().position(same) {
             Some(index) => recent[index].clone(),
@@ -370,7 +374,7 @@ impl<'de> Deserialize<'de> for Value {
             Tagged::List(list) => Value::List(list.into()),
             Tagged::Row(pairs) => {
                 let (names, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
-                Value::Row(Row::new(shared_shape(names), values))
+                Value::Row(Row::new(shared_shape(&names), values))
             }
         })
     }
@@ -421,7 +425,7 @@ impl<'de> Visitor<'de> for JsonVisitor {
             names.push(name);
             values.push(value);
         }
-        Ok(Value::Row(Row::new(shared_shape(names), values)))
+        Ok(Value::Row(Row::new(shared_shape(&names), values)))
     }
 }
 

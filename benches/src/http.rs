@@ -91,7 +91,8 @@ pub(crate) fn until_ready(addr: SocketAddr) -> Result<Http, String> {
         {
             return Ok(http);
         }
-        std::thread::sleep(Duration::from_micros(500));
+        // Asked more often, the answers would be a part of what the start takes.
+        std::thread::sleep(Duration::from_millis(2));
     }
     Err(format!("nothing at {addr} is ready within {PATIENCE:?}"))
 }

@@ -34,6 +34,8 @@ struct Place {
 #[derive(Default)]
 pub(crate) struct Rows {
     chunks: Vec<Vec<u8>>,
+    /// The chunk that rows go to; those behind it are empty.
+    filling: usize,
     places: Vec<Place>,
     bytes: usize,
 }
@@ -117,10 +119,13 @@ impl Rows {
             flags |= WAS_DELETED;
         }
         let length = PREFIX + key.len() + 1 + value.len();
-        if self.chunks.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < length) {
+        while self.chunks.get(self.filling).is_some_and(|chunk| chunk.capacity() - chunk.len() < length) {
+            self.filling += 1;
+        }
+        let index = self.filling;
+        if index == self.chunks.len() {
             self.chunks.push(Vec::with_capacity(length.max(CHUNK)));
         }
-        let index = self.chunks.len() - 1;
         let chunk = &mut self.chunks[index];
         let at = chunk.len();
         put_prefix(chunk, partition, ROW);
@@ -142,6 +147,12 @@ impl Rows {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What they take, with what is kept for more.
+    pub(crate) fn memory(&self) -> u64 {
+        let chunks: usize = self.chunks.iter().map(Vec::capacity).sum();
+        (chunks + self.places.capacity() * size_of::<Place>()) as u64
     }
 
     /// In the order of their pushes, or of their stored keys after [`Rows::sort`].
@@ -168,8 +179,11 @@ impl Rows {
         self.places = keyed.into_iter().map(|(_, place)| place).collect();
     }
 
+    /// Takes all rows out; the memory is used again.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        self.chunks.iter_mut().for_each(Vec::clear);
+        self.places.clear();
+        (self.filling, self.bytes) = (0, 0);
     }
 }
 

@@ -179,7 +179,7 @@ fn from_changelog(
         // By offsets, as the total is: compaction leaves gaps in both.
         progress.advance(record.offset + 1 - reached);
         reached = record.offset + 1;
-        fold.push(&record.record.key.unwrap_or_default(), record.record.value.as_deref())
+        fold.push(&record.record.key.unwrap_or_default(), record.record.value)
     })?;
     progress.advance(end - reached);
     backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, end)

@@ -1,9 +1,13 @@
 //! From the records of a changelog to the rows of a partition.
 
 use std::collections::HashMap;
+use std::fmt;
+use std::ops::Deref;
 
+use foldhash::fast::RandomState;
 use thalweg_core::{Epoch, Generation, Lineage, Result};
 
+use super::record::body_range;
 use super::{ChangelogKey, ChangelogValue, EndRecord, RecordBody, RowState, Slot};
 
 /// Reads the changelog of one partition, record by record in log order, and gives its rows at the end.
@@ -24,7 +28,7 @@ use super::{ChangelogKey, ChangelogValue, EndRecord, RecordBody, RowState, Slot}
 ///     ChangelogKey::Row { key: b"paris", slot }.encode(&mut key);
 ///     let body = RecordBody::Version(text);
 ///     ChangelogValue { generation: Generation(1), checkpoint: Epoch(checkpoint), body }.encode(&key, &mut value);
-///     fold.push(&key, Some(&value))?;
+///     fold.push(&key, Some(value))?;
 /// }
 /// let mut lineage = Lineage::default();
 /// lineage.commit(Generation(1), Epoch(10));       // 20 was never committed
@@ -36,7 +40,7 @@ use super::{ChangelogKey, ChangelogValue, EndRecord, RecordBody, RowState, Slot}
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fold {
-    rows: HashMap<Box<[u8]>, [Seen; 2]>,
+    rows: HashMap<Box<[u8]>, [Seen; 2], RandomState>,
     ends: [Seen; 2],
 }
 
@@ -46,11 +50,48 @@ pub enum Outcome {
     /// The local row is what it should be.
     Keep,
     /// The row has this value, committed in this slot.
-    Live(Slot, Box<[u8]>),
+    Live(Slot, RowValue),
     /// The row is DELETED, committed in this slot; it has no value, and a later checkpoint has to write its tombstones.
     Deleted(Slot),
     /// There is no row, neither of the key nor of its deletion: a local one has to go.
     Gone,
+}
+
+/// The encoded value of a row, in the record that brought it: what is restored is not copied once more.
+#[derive(Clone)]
+pub struct RowValue {
+    record: Box<[u8]>,
+    /// Where in it the value is.
+    start: u32,
+    end: u32,
+}
+
+impl Deref for RowValue {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.record[self.start as usize..self.end as usize]
+    }
+}
+
+impl From<&[u8]> for RowValue {
+    fn from(value: &[u8]) -> Self {
+        Self { record: value.into(), start: 0, end: value.len() as u32 }
+    }
+}
+
+impl PartialEq for RowValue {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for RowValue {}
+
+impl fmt::Debug for RowValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
 }
 
 /// What a [`Fold`] found.
@@ -77,7 +118,7 @@ enum Seen {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Content {
-    Value(Box<[u8]>),
+    Value(RowValue),
     Deleted,
     End(EndRecord),
 }
@@ -94,18 +135,22 @@ impl Fold {
     /// Takes the next record of the log; no value is a tombstone.
     ///
     /// Error (`changelog-record`): the bytes are no changelog record.
-    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+    pub fn push(&mut self, key: &[u8], value: Option<impl Into<Box<[u8]>>>) -> Result<()> {
         let place = ChangelogKey::decode(key)?;
         let seen = match value {
             None => Seen::Tombstone,
-            Some(bytes) => {
-                let value = ChangelogValue::decode(key, bytes)?;
-                let content = match value.body {
-                    RecordBody::Version(bytes) => Content::Value(bytes.into()),
+            Some(record) => {
+                let record = record.into();
+                let ChangelogValue { generation, checkpoint, body } = ChangelogValue::decode(key, &record)?;
+                let content = match body {
+                    RecordBody::Version(value) => {
+                        let (start, end) = body_range(&record, value);
+                        Content::Value(RowValue { record, start, end })
+                    }
                     RecordBody::Deleted => Content::Deleted,
                     RecordBody::End(end) => Content::End(end),
                 };
-                Seen::Version(value.generation, value.checkpoint, content)
+                Seen::Version(generation, checkpoint, content)
             }
         };
         match place {
@@ -267,7 +312,7 @@ mod tests {
             let end = EndRecord { entries: checkpoint, digest: Digest(7) };
             ChangelogValue { generation: Generation(1), checkpoint: Epoch(checkpoint), body: RecordBody::End(end) }
                 .encode(&key, &mut value);
-            fold.push(&key, Some(&value)).unwrap();
+            fold.push(&key, Some(value)).unwrap();
         }
         let mut lineage = Lineage::default();
         lineage.commit(Generation(1), Epoch(10));

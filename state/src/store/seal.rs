@@ -41,6 +41,8 @@ pub(super) struct Sealing {
     partitions: Vec<Delta>,
     changed_bytes: u64,
     taken: bool,
+    /// Memory of the rows that were taken: whoever writes them holds it until the checkpoint is decided.
+    taken_bytes: u64,
 }
 
 pub(super) struct Undo {
@@ -87,6 +89,12 @@ impl Sealing {
         self.changed_bytes + self.rows.bytes() as u64
     }
 
+    /// What it takes beside the entries themselves.
+    pub(super) fn memory(&self) -> u64 {
+        let lists = self.places.capacity() * size_of::<u32>() + self.undo.capacity() * size_of::<Undo>();
+        self.rows.memory() + self.taken_bytes + lists as u64
+    }
+
     fn is_encoded(&self) -> bool {
         self.next == self.places.len() && self.next_grave == self.graves.len()
     }
@@ -121,6 +129,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
             partitions: self.hosted.iter().map(delta).collect(),
             changed_bytes: std::mem::take(&mut self.changed_bytes),
             taken: false,
+            taken_bytes: 0,
         });
     }
 
@@ -248,7 +257,7 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
         let changelog = self.changelog;
         let sealing = self.sealing.as_mut().expect("a checkpoint was begun");
         assert!(sealing.is_encoded() && !sealing.taken, "store {:?}: taken before it is encoded, or twice", self.name);
-        sealing.taken = true;
+        (sealing.taken, sealing.taken_bytes) = (true, sealing.rows.memory());
         let partition = |(hosted, delta): (&super::Hosted, &Delta)| SealedPartition {
             partition: hosted.id,
             digest: delta.digest,

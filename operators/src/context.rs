@@ -131,6 +131,15 @@ impl Barriers {
     }
 }
 
+/// Questions about single keys that wait for this worker.
+///
+/// An epoch may take longer than who asks should wait, so an operator answers them between two partitions of it: a partition is
+/// either as the epoch before left it, or as this one does.
+pub trait PointQuestions {
+    /// Gives the text of each key that is asked for in the store `id` to `answer`. Nothing: not now, the question keeps its place.
+    fn answer(&self, id: &str, answer: &mut dyn FnMut(&str) -> Option<QueryResult>);
+}
+
 /// Everything that the operators of one worker share.
 pub struct WorkerContext {
     /// Which worker this is.
@@ -161,6 +170,8 @@ pub struct WorkerContext {
     pub failure: Arc<Failure>,
     /// Questions at an epoch's boundary.
     pub barriers: Arc<Barriers>,
+    /// Questions about single keys.
+    pub questions: Rc<dyn PointQuestions>,
     /// The metrics of the process.
     pub metrics: Metrics,
 }

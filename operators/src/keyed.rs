@@ -164,7 +164,7 @@ impl<P: KeyedProcess> Run<P> {
             None => Vec::new(),
         };
         if !records.is_empty() || !fired.is_empty() {
-            self.process(epoch, &records, fired, &ctx)?;
+            self.process(epoch, &records, fired, &ctx, context)?;
         }
         if let Some(timers) = &mut self.timers {
             timers.finish(epoch, context);
@@ -179,13 +179,19 @@ impl<P: KeyedProcess> Run<P> {
         records: &[Record<Keyed<P::Key, P::In>>],
         fired: Vec<Fired<P::Key>>,
         ctx: &EpochCtx,
+        context: &WorkerContext,
     ) -> Result<()> {
+        let store = self.store.clone();
+        let mut keyed = store.borrow_mut();
+        let (id, now) = (keyed.id().to_owned(), (epoch, ctx.time().0));
+        let answer = |keyed: &mut KeyedStore<P::Key, P::State>, next: PartitionId| {
+            context.questions.answer(&id, &mut |key| keyed.get_amid(key, next, now));
+        };
         self.grouping.group(records, self.partitions);
         let groups: Vec<Group> = self.grouping.in_order().collect();
-        let store = self.store.clone();
-        let mut store = store.borrow_mut();
-        store.loaded = fired.len() + groups.len();
-        let store = &mut store.store;
+        answer(&mut keyed, PartitionId(0));
+        keyed.loaded = fired.len() + groups.len();
+        let store = &mut keyed.store;
         self.slots.clear();
         let keys = fired.iter().map(|timer| (timer.hash, &timer.key));
         let keys = keys.chain(groups.iter().map(|group| (group.hash, &records[group.first as usize].value.key)));
@@ -200,6 +206,8 @@ impl<P: KeyedProcess> Run<P> {
                 (Some(a), Some(b)) => a.min(b),
                 (a, b) => a.or(b).expect("one of them is left"),
             };
+            answer(&mut keyed, partition);
+            let store = &mut keyed.store;
             self.out.begin_partition(partition);
             self.next_aside = Provenance::new(self.operator.origin, partition, 0);
             while fired.get(timer).is_some_and(|timer| timer.partition == partition) {

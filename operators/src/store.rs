@@ -192,6 +192,24 @@ impl<K: Key, V: State> KeyedStore<K, V> {
         Ok(absent.expect("there was a key"))
     }
 
+    /// The answer about one key while an epoch, minted at some time, is processed, of which the partitions before `next` are done.
+    /// Nothing where some of the keys that the text may mean are in partitions that are done, and others not.
+    pub(crate) fn get_amid(
+        &mut self,
+        text: &str,
+        next: PartitionId,
+        (epoch, minted_at): (Epoch, i64),
+    ) -> Option<QueryResult> {
+        let keys = self.reader.keys(text);
+        let done = keys.iter().filter(|(hash, _)| hash.partition(self.partitions) < next).count();
+        let (epoch, minted_at) = match done {
+            0 => (self.epoch, self.minted_at),
+            done if done == keys.len() => (epoch, minted_at),
+            _ => return None,
+        };
+        Some(self.get(text).map(|entry| QueryReply { entries: vec![entry], more: false, epoch, minted_at }))
+    }
+
     fn scan(&mut self, range: &ScanRange) -> std::result::Result<(Vec<Entry>, bool), QueryError> {
         let store = &mut self.store;
         let has = |tag| {

@@ -228,6 +228,30 @@ fn reads_of_a_running_job_are_of_one_epoch() {
     }
 }
 
+/// A worker that is at work on an epoch answers between two of its partitions.
+#[test]
+fn a_key_of_a_busy_job_is_of_the_epoch_that_the_answer_says() {
+    // As fast as it can: a worker is nearly always in the middle of an epoch.
+    let job = Counting::start("");
+    until("an epoch", || job.get("/stores/numbers/keys/0").json["value"].as_u64() > Some(0));
+    for key in [0, KEYS - 1] {
+        let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+        for round in 0..150 {
+            let (epoch, count) = if round % 10 == 0 {
+                let read = job.post("/stores/numbers/get", &json!({ "keys": [key] })).json;
+                (read["epoch"].as_u64(), sum(&read))
+            } else {
+                let read = job.ok(&format!("/stores/numbers/keys/{key}"));
+                (read["epoch"].as_u64(), read["value"].as_u64().expect("a count"))
+            };
+            let epoch = epoch.expect("an epoch");
+            assert_eq!(*counts.entry(epoch).or_insert(count), count, "key {key}, epoch {epoch}, read {round}");
+        }
+        assert!(counts.len() > 1, "it runs: {counts:?}");
+        assert!(counts.values().is_sorted(), "counts only grow: {counts:?}");
+    }
+}
+
 #[test]
 fn how_fresh_an_answer_is() {
     let job = Counting::endless();

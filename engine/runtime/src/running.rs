@@ -28,7 +28,7 @@ use crate::scrubber::Scrubber;
 use crate::shared::{Shared, WorkerLink};
 use crate::sinks::{SinkMessage, Sinks};
 use crate::thread::{AbortOnPanic, spawn};
-use crate::worker::WorkerLoop;
+use crate::worker::{Inbox, WorkerLoop};
 
 /// Where a task is: what it was started with, and the ways to and from it.
 pub(crate) struct Place {
@@ -166,6 +166,7 @@ impl Running {
             let index = worker.index();
             links[index].attach(thread::current());
             let inbox = inboxes[index].lock().take().expect("each worker runs once");
+            let inbox = Rc::new(Inbox::new(inbox));
             let context = Rc::new(WorkerContext {
                 worker: WorkerIndex(index as u32),
                 job_id,
@@ -181,6 +182,7 @@ impl Running {
                 sinks: sinks.clone(),
                 failure: failure.clone(),
                 barriers: links[index].barriers.clone(),
+                questions: inbox.clone(),
                 metrics: metrics.clone(),
             });
             let (plan, events, checkpoints) = (plan.clone(), events.clone(), checkpoints.clone());

@@ -1,13 +1,14 @@
 //! The loop of one worker thread: timely's steps, and between them seals, slices of encoding, and answers.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError};
 use std::time::{Duration, Instant};
 
-use thalweg_core::{Epoch, Result};
-use thalweg_operators::{EpochGate, OperatorStore, Plan, WorkerContext};
+use thalweg_core::{Epoch, Query, QueryReply, QueryResult, Result};
+use thalweg_operators::{EpochGate, OperatorStore, Plan, PointQuestions, WorkerContext};
 use timely::dataflow::operators::probe::Handle;
 use timely::worker::Worker;
 
@@ -22,12 +23,55 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Questions that wait for an epoch, at most.
 const WAITING: usize = 1024;
 
+/// What other threads tell a worker, in order; operators take questions about single keys out of it while they are at work.
+pub(crate) struct Inbox {
+    messages: Receiver<WorkerMessage>,
+    /// Taken out by an operator, and nothing for it.
+    held: RefCell<VecDeque<WorkerMessage>>,
+}
+
+impl Inbox {
+    pub(crate) fn new(messages: Receiver<WorkerMessage>) -> Self {
+        Self { messages, held: RefCell::default() }
+    }
+
+    fn next(&self) -> Result<WorkerMessage, TryRecvError> {
+        self.held.borrow_mut().pop_front().map_or_else(|| self.messages.try_recv(), Ok)
+    }
+}
+
+impl PointQuestions for Inbox {
+    fn answer(&self, id: &str, answer: &mut dyn FnMut(&str) -> Option<QueryResult>) {
+        while let Ok(message) = self.messages.try_recv() {
+            let held = match message {
+                WorkerMessage::Ask(question) if question.store == id => match point_answer(&question, answer) {
+                    Some(result) => {
+                        (question.reply)(result);
+                        continue;
+                    }
+                    None => WorkerMessage::Ask(question),
+                },
+                message => message,
+            };
+            self.held.borrow_mut().push_back(held);
+        }
+    }
+}
+
+/// The answer to a question about one key, where there is one of the epoch that is asked for.
+fn point_answer(question: &Question, answer: &mut dyn FnMut(&str) -> Option<QueryResult>) -> Option<QueryResult> {
+    let Query::Get { key } = &question.query else { return None };
+    let result = answer(key)?;
+    let is_too_early = |reply: &QueryReply| question.options.min_epoch.is_some_and(|wanted| reply.epoch < wanted);
+    (!result.as_ref().is_ok_and(is_too_early)).then_some(result)
+}
+
 /// A worker at work.
 pub(crate) struct WorkerLoop {
     pub(crate) index: usize,
     pub(crate) context: Rc<WorkerContext>,
     pub(crate) plan: Arc<Plan>,
-    pub(crate) inbox: Receiver<WorkerMessage>,
+    pub(crate) inbox: Rc<Inbox>,
     pub(crate) events: Sender<DriverEvent>,
     pub(crate) checkpoints: Sender<CheckpointMessage>,
 }
@@ -76,7 +120,7 @@ impl WorkerLoop {
                 .collect();
             due.into_iter().for_each(|(_, question)| answer(*question, &stores));
             loop {
-                match self.inbox.try_recv() {
+                match self.inbox.next() {
                     Ok(WorkerMessage::Look) => {}
                     Ok(WorkerMessage::Ask(question)) if ready(&question, &stores) || waiting.len() >= WAITING => {
                         answer(*question, &stores);
@@ -90,8 +134,8 @@ impl WorkerLoop {
                         stores.iter().for_each(|store| store.borrow_mut().abandoned(epoch));
                         self.settled(&stores, epoch);
                     }
-                    Ok(WorkerMessage::Stop) | Err(std::sync::mpsc::TryRecvError::Disconnected) => return Ok(()),
-                    Err(std::sync::mpsc::TryRecvError::Empty) => break,
+                    Ok(WorkerMessage::Stop) | Err(TryRecvError::Disconnected) => return Ok(()),
+                    Err(TryRecvError::Empty) => break,
                 }
             }
         }

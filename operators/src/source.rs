@@ -30,6 +30,8 @@ const BATCH_RECORDS: usize = 2048;
 const BATCH_BYTES: usize = 1 << 20;
 /// How soon an idle source looks again; doubles from the first to the second.
 const IDLE_POLL: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(16));
+/// The longest wait of a source that knows when its rate lets it read the next record.
+const PACED_POLL: Duration = Duration::from_millis(200);
 /// How often the partitions are asked how far they are behind.
 const LAG_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a source that the bound on open epochs holds back looks again, if nothing wakes it before.
@@ -95,6 +97,8 @@ impl<T: Data> SourceOperator<T> {
             let mut held = Held::new(&capabilities, 0);
             drop(capabilities);
             let mut idle_poll = IDLE_POLL.0;
+            // When the operator looks again by itself. Whoever wakes it earlier must not begin another row of looks.
+            let mut looks_at: Option<Instant> = None;
             let mut buffer = Vec::new();
             move |_| {
                 if failure.failed() {
@@ -128,8 +132,12 @@ impl<T: Data> SourceOperator<T> {
                     }
                     Turn::HeldBack => activator.activate_after(HELD_BACK_POLL),
                     Turn::Idle => {
-                        activator.activate_after(idle_poll);
-                        idle_poll = (idle_poll * 2).min(IDLE_POLL.1);
+                        let (now, wait) = (Instant::now(), reading.idle_wait(idle_poll));
+                        if looks_at.is_none_or(|at| at <= now || at > now + wait) {
+                            looks_at = Some(now + wait);
+                            activator.activate_after(wait);
+                            idle_poll = (idle_poll * 2).min(IDLE_POLL.1);
+                        }
                     }
                     Turn::Waiting => {}
                 }
@@ -201,6 +209,13 @@ impl<T: Data> Reading<T> {
             let sharing = self.sharing[usize::from(partition.follows)].max(1);
             partition.pace = self.source.rate.map(|rate| Pace::new(rate / sharing as f64));
         }
+    }
+
+    /// How long to wait where nothing is there for now: those that are paced know it.
+    fn idle_wait(&self, poll: Duration) -> Duration {
+        let idle = self.partitions.iter().filter(|partition| partition.turn == Turn::Idle);
+        let wait = idle.map(|partition| partition.pace.as_ref().and_then(Pace::due_in).unwrap_or(poll)).min();
+        wait.unwrap_or(poll).min(PACED_POLL)
     }
 
     /// Begins to read partitions that have come.

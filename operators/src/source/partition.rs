@@ -1,6 +1,6 @@
 //! What a source operator knows of a partition that it reads.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thalweg_connectors::{Lag, RecordReader};
 use thalweg_core::{Epoch, PartitionSpec, Series};
@@ -76,6 +76,12 @@ impl Pace {
     pub(super) fn allowance(&self) -> usize {
         let due = self.since.elapsed().as_secs_f64() * self.per_second;
         (due - self.read as f64).clamp(0.0, BATCH_RECORDS as f64) as usize
+    }
+
+    /// How long until one more may be read; nothing where one may be read now.
+    pub(super) fn due_in(&self) -> Option<Duration> {
+        let at = Duration::try_from_secs_f64((self.read + 1) as f64 / self.per_second).unwrap_or(Duration::MAX);
+        at.checked_sub(self.since.elapsed()).filter(|left| !left.is_zero())
     }
 }
 

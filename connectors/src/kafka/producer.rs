@@ -31,7 +31,12 @@ const FENCE_STEP: Duration = Duration::from_millis(10);
 /// How long the queue is polled before a record is offered to it again.
 const FULL_POLL_MS: c_int = 10;
 /// Records and bytes that wait for the broker, at most: enough for the full rate, little enough for the memory.
-const QUEUE: [(&str, &str); 2] = [("queue.buffering.max.messages", "500000"), ("queue.buffering.max.kbytes", "65536")];
+const QUEUE: [(&str, &str); 3] = [
+    ("queue.buffering.max.messages", "500000"),
+    ("queue.buffering.max.kbytes", "65536"),
+    // Whoever waits flushes, which does not linger; until then a batch may fill, and its thread sleep.
+    ("linger.ms", "50"),
+];
 /// Longest wait for the abort of what a failed job leaves open.
 const ABORT_MS: c_int = 2000;
 

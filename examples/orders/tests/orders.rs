@@ -44,9 +44,9 @@ fn totals_are_written_once_whatever_is_started_again() {
         lines.sort_unstable();
         // All orders are in one epoch, so each customer is reported once.
         let expected = [
-            r#"{"cents":120,"customer":"carol","orders":1,"over":false}"#,
-            r#"{"cents":12401,"customer":"alice","orders":3,"over":true}"#,
-            r#"{"cents":750,"customer":"bob","orders":2,"over":false}"#,
+            r#"{"customer":"alice","orders":3,"cents":12401,"over":true}"#,
+            r#"{"customer":"bob","orders":2,"cents":750,"over":false}"#,
+            r#"{"customer":"carol","orders":1,"cents":120,"over":false}"#,
         ];
         assert_eq!(lines, expected, "{log}");
 

@@ -96,10 +96,7 @@ impl<T: Data> SourceOperator<T> {
         builder.build(move |capabilities| {
             let mut held = Held::new(&capabilities, 0);
             drop(capabilities);
-            let mut idle_poll = IDLE_POLL.0;
-            // When the operator looks again by itself. Whoever wakes it earlier must not begin another row of looks.
-            let mut looks_at: Option<Instant> = None;
-            let mut buffer = Vec::new();
+            let (mut looks, mut buffer) = (Looks::default(), Vec::new());
             move |_| {
                 if failure.failed() {
                     return;
@@ -127,16 +124,13 @@ impl<T: Data> SourceOperator<T> {
                 losses.note(reading.partitions.iter().map(|partition| partition.reader.losses()).sum());
                 match best {
                     Turn::Read => {
-                        idle_poll = IDLE_POLL.0;
+                        looks.poll = IDLE_POLL.0;
                         activator.activate();
                     }
                     Turn::HeldBack => activator.activate_after(HELD_BACK_POLL),
                     Turn::Idle => {
-                        let (now, wait) = (Instant::now(), reading.idle_wait(idle_poll));
-                        if looks_at.is_none_or(|at| at <= now || at > now + wait) {
-                            looks_at = Some(now + wait);
+                        if let Some(wait) = looks.again_in(reading.idle_wait(looks.poll)) {
                             activator.activate_after(wait);
-                            idle_poll = (idle_poll * 2).min(IDLE_POLL.1);
                         }
                     }
                     Turn::Waiting => {}
@@ -170,6 +164,32 @@ fn waker(activator: SyncActivator) -> Waker {
         // An error says that the worker has ended: then there is nothing to wake.
         let _ = activator.lock().activate();
     })
+}
+
+/// When an idle source looks again by itself.
+struct Looks {
+    /// How soon where nobody knows better.
+    poll: Duration,
+    at: Option<Instant>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self { poll: IDLE_POLL.0, at: None }
+    }
+}
+
+impl Looks {
+    /// Whether a look has to be asked for, so long from now. Whoever wakes the operator earlier must not begin another row of them.
+    fn again_in(&mut self, wait: Duration) -> Option<Duration> {
+        let now = Instant::now();
+        if self.at.is_some_and(|at| at > now && at <= now + wait) {
+            return None;
+        }
+        self.at = Some(now + wait);
+        self.poll = (self.poll * 2).min(IDLE_POLL.1);
+        Some(wait)
+    }
 }
 
 /// The partitions of one source on one worker.

@@ -132,10 +132,20 @@ pub(crate) fn offsets(item: &Item) -> Fit<Vec<(Option<String>, PartitionId, u64)
         };
         Some((topic, PartitionId(number.parse().ok()?), int(&entry.item, 0, i64::MAX as u64).ok()?))
     };
-    match table.entries.iter().map(entry).collect::<Option<Vec<_>>>() {
-        Some(offsets) if !offsets.is_empty() => Ok(offsets),
-        _ => wrong(),
+    let mut offsets = Vec::new();
+    for one in &table.entries {
+        match entry(one) {
+            Some(offset) => offsets.push(offset),
+            None => {
+                return takes(format!(
+                    "partitions with offsets, such as {{ 0 = 120, 1 = 95 }} or {{ \"orders/0\" = 120 }}; {:?} with {} is none",
+                    &*one.name,
+                    one.item.describe()
+                ));
+            }
+        }
     }
+    if offsets.is_empty() { wrong() } else { Ok(offsets) }
 }
 
 pub(crate) fn choice(item: &Item, choices: &[Choice]) -> Fit<&'static str> {
@@ -209,7 +219,13 @@ pub(crate) fn check(kind: Kind, item: &Item) -> Fit<()> {
             false => takes("a text, { env = \"NAME\" } or { file = \"path\" }"),
         },
         Kind::Properties => match &item.kind {
-            ItemKind::Table(table) if table.entries.iter().all(|entry| is_property(&entry.item)) => Ok(()),
+            ItemKind::Table(table) => match table.entries.iter().find(|entry| !is_property(&entry.item)) {
+                None => Ok(()),
+                Some(entry) => takes(format!(
+                    "names with texts, {{ env = \"NAME\" }} or {{ file = \"path\" }}, and {:?} is none of them; a name with dots stands in quotes, as \"security.protocol\"",
+                    &*entry.name
+                )),
+            },
             _ => takes("names with texts, { env = \"NAME\" } or { file = \"path\" }"),
         },
     }

@@ -15,6 +15,13 @@ use super::error::kafka_error;
 /// Room for librdkafka's messages.
 const MESSAGE_BYTES: usize = 512;
 
+/// What properties take that have few values, of which a wrong one is the commonest mistake.
+const VALUES: [(&str, &str); 3] = [
+    ("security.protocol", "plaintext, ssl, sasl_plaintext or sasl_ssl"),
+    ("compression.type", "none, gzip, snappy, lz4 or zstd"),
+    ("compression.codec", "none, gzip, snappy, lz4 or zstd"),
+];
+
 /// Properties before a handle is made of them.
 pub(super) struct NativeConfig(*mut sys::rd_kafka_conf_t);
 
@@ -41,11 +48,32 @@ impl NativeConfig {
         match outcome {
             rd_kafka_conf_res_t::RD_KAFKA_CONF_OK => Ok(()),
             rd_kafka_conf_res_t::RD_KAFKA_CONF_UNKNOWN => {
-                Err(refused("librdkafka has no such property; its names are in librdkafka's CONFIGURATION.md"))
+                let near = self.nearest(name).map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+                let names = "its names are in librdkafka's CONFIGURATION.md";
+                Err(refused(&format!("librdkafka has no such property{near}; {names}")))
             }
             rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID if value.is_none() => Ok(()),
-            rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => Err(refused("librdkafka refuses the value")),
+            rd_kafka_conf_res_t::RD_KAFKA_CONF_INVALID => {
+                let values = VALUES.iter().find(|(of, _)| *of == name);
+                let values = values.map(|(_, values)| format!("; it takes {values}")).unwrap_or_default();
+                Err(refused(&format!("librdkafka refuses the value{values}")))
+            }
         }
+    }
+
+    /// The property whose name is nearly this one.
+    fn nearest(&self, name: &str) -> Option<String> {
+        let mut count = 0;
+        // Safety: the handle lives; names and values are copied before their list is freed.
+        let names: Vec<String> = unsafe {
+            let dump = sys::rd_kafka_conf_dump(self.0, &mut count);
+            let name = |at: usize| CStr::from_ptr(*dump.add(at)).to_string_lossy().into_owned();
+            let names = (0..count).step_by(2).map(name).collect();
+            sys::rd_kafka_conf_dump_free(dump, count);
+            names
+        };
+        let near = names.into_iter().map(|known| (strsim::damerau_levenshtein(&known, name), known)).min();
+        near.filter(|(distance, known)| distance * 3 <= known.len().max(name.len())).map(|(_, known)| known)
     }
 }
 
@@ -100,7 +128,7 @@ impl Client {
         if rk.is_null() {
             // Safety: librdkafka ends its message with a zero byte.
             let why = unsafe { CStr::from_ptr(message.as_ptr()) }.to_string_lossy();
-            return Err(Error::user("kafka-property", format!("[kafka.properties]: {why}")));
+            return Err(Error::user("kafka-property", format!("[kafka.properties]: {why}{}", advice(&why))));
         }
         // The handle has taken the properties.
         config.0 = std::ptr::null_mut();
@@ -136,6 +164,17 @@ impl Client {
             sys::rd_kafka_error_destroy(error);
             Err(refused)
         }
+    }
+}
+
+/// What to do where librdkafka does not take properties together.
+fn advice(why: &str) -> &'static str {
+    match why {
+        why if why.contains("No provider for SASL mechanism") => {
+            "; set \"sasl.mechanism\" to PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+        }
+        why if why.contains(".location failed") => "; check that the file is there, can be read, and is in PEM",
+        _ => "",
     }
 }
 

@@ -22,13 +22,15 @@ use super::KafkaConfig;
 use super::cluster::Cluster;
 use super::consumer::{Consumer, Isolation};
 use super::describe::Described;
-use crate::log::check_topic_name;
+use crate::log::{Start, check_topic_name};
 use crate::{RawReader, RawSource};
 
 /// How long a broker that has just become the leader of a partition may take to know where it ends.
 const SETTLE: Duration = Duration::from_secs(10);
 /// In front of the id of a job, in the names of the topics that it makes for itself.
 const OF_ENGINE: [&str; 4] = ["bindings-", "changelog-", "dead-letters-", "generation-"];
+/// Most topics that are named where a pattern finds none.
+const MOST_NAMED: usize = 10;
 /// How soon it is asked again.
 const SETTLE_POLL: Duration = Duration::from_millis(100);
 /// How long a broker holds a request that it has nothing for.
@@ -99,6 +101,23 @@ pub struct KafkaSourceConfig {
     pub discover_interval: Option<Duration>,
 }
 
+impl KafkaSourceConfig {
+    /// From the first record that is kept, on and on, with the defaults of a job file.
+    pub fn new(topics: Topics, group: impl Into<String>) -> Self {
+        Self {
+            topics,
+            start: Start::Earliest.into(),
+            end: None,
+            on_data_loss: OnDataLoss::Fail,
+            group: group.into(),
+            discover_interval: Some(Self::DISCOVER_INTERVAL),
+        }
+    }
+
+    /// How often it is looked for partitions, where nothing else is said.
+    pub const DISCOVER_INTERVAL: Duration = Duration::from_secs(30);
+}
+
 /// Reads topics as raw records, with key, headers and time of each.
 pub struct KafkaSource {
     kafka: Arc<KafkaConfig>,
@@ -148,11 +167,20 @@ impl KafkaSource {
         }
     }
 
+    /// A topic whose name is nearly this one, as what may have been meant.
+    fn nearest(&self, cluster: &Cluster, topic: &str) -> Result<String> {
+        let all = cluster.topics()?;
+        let near = all.iter().map(|(name, _)| (strsim::damerau_levenshtein(name, topic), name)).min();
+        let near = near.filter(|(distance, name)| distance * 3 <= name.len().max(topic.len()));
+        Ok(near.map_or_else(String::new, |(_, name)| format!("did you mean {name:?}? Else ")))
+    }
+
     /// The partitions of a topic, the first of them as number `first` of the source.
     fn partitions(&self, connected: &Connected, topic: &str, source: u16, first: usize) -> Result<Vec<PartitionSpec>> {
         let Some(described) = connected.cluster.describe(topic)? else {
+            let near = self.nearest(&connected.cluster, topic)?;
             let text = format!(
-                "there is no topic {topic:?} at {}; check its name, or make it",
+                "there is no topic {topic:?} at {}; {near}check its name, or make it",
                 self.kafka.bootstrap_servers()
             );
             return Err(Error::user("kafka-topic-missing", text));
@@ -241,7 +269,16 @@ impl RawSource for KafkaSource {
             })?;
         }
         if let (true, Topics::Pattern(pattern)) = (found.is_empty(), &self.config.topics) {
-            let text = format!("no topic at {} has a name like {pattern}", self.kafka.bootstrap_servers());
+            let mut names: Vec<String> = connected.cluster.topics()?.into_iter().map(|(name, _)| name).collect();
+            names.retain(|name| !name.starts_with("__") && !is_of_engine(name));
+            names.sort_unstable();
+            names.truncate(MOST_NAMED);
+            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let text = format!(
+                "no topic at {} has a name that topic_pattern = \"{pattern}\" finds; check the pattern, or make one of them (there are: \
+                 {there})",
+                self.kafka.bootstrap_servers()
+            );
             return Err(Error::user("kafka-topic-missing", text));
         }
         Ok(found)

@@ -24,6 +24,9 @@ impl<'d> Checker<'d> {
                 .collect(),
             _ => BTreeMap::new(),
         };
+        if let Some(item) = kafka.item("bootstrap_servers") {
+            self.check_servers(item);
+        }
         let duration = |name| section::or_default(Some(&kafka), keys::KAFKA, name, convert::duration);
         Some(KafkaSpec {
             bootstrap_servers: kafka.get("bootstrap_servers", convert::text)?,
@@ -32,6 +35,33 @@ impl<'d> Checker<'d> {
             wait: duration("wait"),
             transaction_timeout: duration("transaction_timeout"),
         })
+    }
+
+    /// What librdkafka would take for the name of a host, and look for in vain.
+    fn check_servers(&mut self, item: &Item) {
+        let servers = item.text().unwrap_or_default().split(',').map(str::trim);
+        for server in servers {
+            // librdkafka takes a protocol in front, and brackets around an address of IPv6.
+            let address = server.split_once("://").map_or(server, |(_, rest)| rest);
+            let port = match address.rsplit_once(':') {
+                Some((host, port)) if !host.contains(':') || host.ends_with(']') => Some(port),
+                Some(_) | None => None,
+            };
+            let wrong = if server.starts_with("http://") || server.starts_with("https://") {
+                "Kafka does not speak HTTP"
+            } else if address.is_empty() || address.starts_with(':') {
+                "a host is missing"
+            } else if address.contains([' ', ';', '/']) {
+                "there is something in it that no host has"
+            } else if port.is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+                "a port is a number from 1 to 65535"
+            } else {
+                continue;
+            };
+            let text = format!("[kafka]: bootstrap_servers has {server:?}: {wrong}");
+            let problem = Diagnostic::error("kafka-servers", text).at(&item.at, "");
+            self.report(problem.help("write host:port, several with commas between: \"one:9092,two:9092\""));
+        }
     }
 
     fn property(&mut self, name: &str, item: &Item) -> Property {

@@ -114,6 +114,29 @@ pub(crate) fn what_the_user_of_the_job_may_not_do() {
 }
 
 #[test]
+fn a_topic_that_is_not_there_and_a_pattern_that_finds_none() {
+    let (job, broker) = (job(), Broker::shared());
+    let orders = Broker::unique("orders");
+    broker.client().create_topic(&orders, 1, &[]);
+    let spelled = orders.replace("orders", "ordres");
+    let source = |topics: &str| format!("[sources.spelled]\nconnector = \"kafka\"\n{topics}\n[operators.rows]");
+    let with = |topics: &str| {
+        job.rewrite("[operators.rows]", &source(topics));
+        let text = std::fs::read_to_string(job.folder.join("job.toml")).expect("the job file");
+        let sink = "[sinks.nothing]\nconnector = \"blackhole\"\ninputs = [\"spelled\"]\n[sinks.out]";
+        job.folder.write("job.toml", text.replace("[sinks.out]", sink));
+    };
+    with(&format!("topic = {spelled:?}"));
+    let says = [&*format!("there is no topic {spelled:?}"), &broker.bootstrap(), &format!("did you mean {orders:?}?")];
+    refused(&mut job.start(), "kafka-topic-missing", &says);
+    with(&format!("topic_pattern = \"^{spelled}$\""));
+    let says = [&*format!("topic_pattern = \"^{spelled}$\""), "check the pattern", "there are: "];
+    refused(&mut job.start(), "kafka-topic-missing", &says);
+    job.rewrite("", "");
+    finishes(&job);
+}
+
+#[test]
 fn a_record_that_is_too_large_for_its_topic() {
     let job = job();
     job.client.create_topic(&job.topic, 3, &[("max.message.bytes", "120")]);

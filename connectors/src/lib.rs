@@ -29,14 +29,14 @@ pub use blackhole::BlackholeSink;
 pub use file::{FileSink, FileSource, FollowSource};
 pub use format::{
     AvroWriter, CsvOptions, Decimals, Decoder, DecoderOf, Fields, Format, Framing, GivenSchema, Include, Included,
-    KeyFormat, Message, Messages, OutFormat, Part, SchemaFormat, SchemaRecords, Schemas, TypedJson, TypedValues,
-    Untyped,
+    KeyFormat, Message, Messages, OutFormat, Part, ProtobufWriter, SchemaFormat, SchemaRecords, SchemaWriter, Schemas,
+    TypedJson, TypedValues, Untyped,
 };
 pub use formatted::FormattedSource;
 pub use generator::GeneratorSource;
 pub use ingest::IngestTopic;
 pub use raw::{RawBatch, RawHeader, RawReader, RawRecord, RawSource, TopicPartition};
-pub use registry::{KeptSchemas, RegistryConfig, SchemaRegistry, UnknownSchema};
+pub use registry::{Authorities, KeptSchemas, RegistryConfig, SchemaRegistry, UnknownSchema};
 pub use sink::{EncodedBatch, EncodedRecord, Sink, SinkContext, SinkWriter};
 pub use source::{BadRecord, Lag, ReadLimit, ReadState, RecordReader, RecordSource, Retried, RunningHash, Waker};
 pub use stdin::StdinSource;

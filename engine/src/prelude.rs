@@ -2,13 +2,13 @@
 
 pub use crate::files;
 pub use serde::{Deserialize, Serialize};
-pub use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
+pub use thalweg_connectors::kafka::{Bound, KafkaConfig, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};
 pub use thalweg_connectors::log::Start;
 pub use thalweg_connectors::{
-    BadRecord, BlackholeSink, CsvOptions, Decimals, Fields, FileSink, FileSource, Format, FormattedSource, Framing,
-    GeneratorSource, GivenSchema, Message, Messages, OutFormat, ReadLimit, ReadState, RecordReader, RecordSource,
-    RegistryConfig, RunningHash, SchemaFormat, SchemaRecords, SchemaRegistry, Schemas, StdoutSink, TypedJson,
-    TypedValues, UnknownSchema,
+    Authorities, Backfilled, BadRecord, BlackholeSink, CsvOptions, Decimals, Fields, FileSink, FileSource, Format,
+    FormattedSource, Framing, GeneratorSource, GivenSchema, Include, Included, KeyFormat, Message, Messages, OutFormat,
+    Part, ReadLimit, ReadState, RecordReader, RecordSource, RegistryConfig, RunningHash, SchemaFormat, SchemaRecords,
+    SchemaRegistry, Schemas, StdoutSink, TypedJson, TypedValues, UnknownSchema, Untyped,
 };
 pub use thalweg_core::{ContentHash, Epoch, PartitionId, PartitionSpec, SourceKey, Value};
 pub use thalweg_operators::{

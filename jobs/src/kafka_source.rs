@@ -13,7 +13,7 @@ use crate::demand::Demand;
 use crate::rights;
 use crate::schemas::JobSchemas;
 use crate::spec::{
-    BackfillSpec, HistorySpec, JobSpec, KafkaSourceSpec, RecordFormat, SourceSpec, TopicsSpec, backfill_of,
+    BackfillSpec, HistorySpec, JobSpec, KafkaSourceSpec, RecordFormat, SourceSpec, TopicsSpec, backfill_of, keys_of,
 };
 
 /// The records of a source; first those of its backfill, where it has one.
@@ -37,7 +37,15 @@ pub(crate) fn kafka_source(
     let decoders = |of: &str, format: &RecordFormat| -> Result<Arc<dyn DecoderOf<Value>>> {
         let (fields, include) = used(&demand, &spec.include);
         let values = schemas.decoders(of, format, fields)?;
-        Ok(if include.fields.is_empty() { values } else { Arc::new(Included::new(values, include)) })
+        if include.fields.is_empty() {
+            return Ok(values);
+        }
+        let reads_key = include.fields.iter().any(|(_, part)| *part == Part::Key);
+        let included = Included::new(values, include);
+        Ok(match source.keys.as_ref().filter(|_| reads_key) {
+            Some(keys) => Arc::new(included.with_keys(schemas.records(&keys_of(&source.id), keys, Fields::All)?)),
+            None => Arc::new(included),
+        })
     };
     let first = spec.backfill.as_ref().map(|first| -> Result<Arc<dyn RecordSource<Value>>> {
         let values = decoders(&backfill_of(&source.id), &first.format)?;

@@ -199,7 +199,12 @@ pub(crate) const KAFKA: &[Key] = &[
 ];
 
 pub(crate) const SCHEMA_REGISTRY: &[Key] = &[
-    key("url", Kind::Text, "Where it is, such as \"http://localhost:8081\"").required(),
+    key("url", Kind::Text, "Where it is, such as \"http://localhost:8081\" or \"https://registry:8081\"").required(),
+    key(
+        "ca",
+        Kind::Text,
+        "With https: a file (PEM) with the certificates of who may have signed its own; absent: whom the system trusts",
+    ),
     key("user", Kind::Text, "The user, where it asks for one"),
     key("password", Kind::Secret, "The user's password; as a secret by { env = … } or { file = … }"),
     key("wait", Kind::Duration, "How long a registry that is away is waited for before the job fails")
@@ -229,17 +234,32 @@ pub(crate) const FORMAT: &[Key] =
     &[key("format", Kind::Choice(FORMATS), "How a record is written").default("\"json\"")];
 
 /// Of a sink of Kafka.
-pub(crate) const SINK_RECORD_FORMAT: &[Key] = &[key(
-    "format",
-    Kind::Choice(&[ready("json"), ready("lines"), ready("csv"), ready("raw"), ready("avro")]),
-    "How a record is written",
-)
-.default("\"json\"")];
+pub(crate) const SINK_RECORD_FORMAT: &[Key] =
+    &[key("format", Kind::Choice(RECORD_FORMATS), "How a record is written").default("\"json\"")];
 
-/// Of a sink with `format = "avro"`.
+/// Of a sink with `format = "avro"` or `"protobuf"`.
 pub(crate) const SINK_SCHEMA: &[Key] = &[
-    key("schema_file", Kind::Text, "The schema of all its records, a file .avsc"),
+    key("schema_file", Kind::Text, "The schema of all its records, a file .avsc or .proto"),
+    key("message", Kind::Text, "With Protobuf: the full name of the type of all its records"),
     key("subject", Kind::Text, "What the schema registry has the schema under; absent: the topic and -value"),
+];
+
+/// Of a sink of Kafka with `key_format = "avro"` or `"protobuf"`.
+pub(crate) const SINK_KEY_SCHEMA: &[Key] = &[
+    key("key_schema_file", Kind::Text, "The schema of all keys, a file .avsc or .proto"),
+    key("key_message", Kind::Text, "With keys in Protobuf: the full name of their type"),
+    key("key_subject", Kind::Text, "What the schema registry has the schema of keys under; absent: the topic and -key"),
+];
+
+/// Of a source of Kafka with `key_format = "avro"` or `"protobuf"`.
+pub(crate) const KEY_SCHEMA: &[Key] = &[
+    key("key_schema_file", Kind::Text, "The schema of all keys; absent: the schema registry has them, by their ids"),
+    key("key_message", Kind::Text, "With a schema file of Protobuf: the full name of the type of all keys"),
+    key(
+        "key_framing",
+        Kind::Choice(&[ready("none"), ready("confluent")]),
+        "What stands in front of a key, as framing says it of a record",
+    ),
 ];
 
 /// Of a source whose records are bytes of their own, and no parts of a text.
@@ -308,7 +328,7 @@ const KAFKA_SOURCE: &[Key] = &[
     key("include", Kind::Table(INCLUDE), "Names of fields for what stands beside the value of a record"),
     key(
         "key_format",
-        Kind::Choice(&[ready("text"), ready("json"), ready("raw")]),
+        Kind::Choice(&[ready("text"), ready("json"), ready("raw"), ready("avro"), ready("protobuf")]),
         "How a key that is included is written",
     )
     .default("\"text\""),
@@ -430,6 +450,12 @@ pub(crate) const SINK_CONNECTORS: &[Connector] = &[
             key("key", Kind::Texts, "The field or fields that become the record's key; absent: the key of the operator that it reads"),
             key("keyed", Kind::Bool, "Whether records have a key").default("true"),
             key(
+                "key_format",
+                Kind::Choice(&[ready("text"), ready("avro"), ready("protobuf")]),
+                "How the key is written; \"text\": one field as its text, several as a list in JSON",
+            )
+            .default("\"text\""),
+            key(
                 "partitioner",
                 Kind::Choice(&[ready("key"), ready("job-partition")]),
                 "\"key\": as other clients do, murmur2 of the key; \"job-partition\": partition p of the job to p modulo their number",
@@ -466,6 +492,16 @@ pub(crate) fn sink_schema(connector: &str) -> &'static [Key] {
         "kafka" => SINK_SCHEMA,
         _ => &[],
     }
+}
+
+/// The keys of a source whose keys have a schema, where they may.
+pub(crate) fn source_key_schema(connector: &str) -> &'static [Key] {
+    if connector == "kafka" { KEY_SCHEMA } else { &[] }
+}
+
+/// The keys of a sink whose keys have a schema, where they may.
+pub(crate) fn sink_key_schema(connector: &str) -> &'static [Key] {
+    if connector == "kafka" { SINK_KEY_SCHEMA } else { &[] }
 }
 
 /// The key `format` of a sink.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use thalweg_connectors::dead_letter::{self, HeaderNames, Retries};
-use thalweg_connectors::kafka::{KafkaConfig, OnDataLoss};
+use thalweg_connectors::kafka::{KafkaConfig, KafkaEncoder, OnDataLoss};
 use thalweg_connectors::log::{
     Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer, Start,
 };
@@ -20,7 +20,7 @@ use thalweg_operators::{
 };
 
 use crate::demand::Demand;
-use crate::kafka::{KafkaEncoder, dead_letters_log};
+use crate::kafka::{dead_letters_log, sink_config};
 use crate::kafka_source::kafka_source;
 use crate::schemas::JobSchemas;
 use crate::spec::{
@@ -393,15 +393,9 @@ fn sink_node(
             (Arc::new(LogSink::new(producers.of(place)?, config)?), Some(*format))
         }
         SinkConnector::Kafka(kafka) => {
-            let config = LogSinkConfig {
-                topic: kafka.topic.clone(),
-                topic_partitions: kafka.partitions,
-                partitioner: kafka.partitioner,
-                sink: index,
-                partitions: spec.partitions,
-            };
-            let target = Arc::new(LogSink::new(producers.of(SinkPlace::Kafka)?, config)?);
-            let encoder = KafkaEncoder::new(spec, sink, kafka, schemas.writer(&sink.id, &kafka.format)?);
+            let config = sink_config(spec, sink, kafka, schemas)?;
+            let target = LogSink::new(producers.of(SinkPlace::Kafka)?, config.log_sink(index, spec.partitions))?;
+            let (target, encoder) = (Arc::new(target), KafkaEncoder::new(&config, &sink.id));
             let records = SinkOf::<Value>::records(target, move |value, _, batch| encoder.encode(value, batch));
             return Ok(sink_plan_node(sink, inputs, records, schemas));
         }

@@ -115,9 +115,11 @@ fn connected(common: &'static [Key], connectors: &'static [Connector], catalogue
             let mut of = vec![common, connector.keys];
             if std::ptr::eq(common, keys::SINK) {
                 of.extend([keys::sink_format(connector.name), keys::sink_schema(connector.name)]);
+                of.push(keys::sink_key_schema(connector.name));
             } else {
                 let format = keys::source_format(connector.name);
                 of.extend([format, keys::source_schema(connector.name)]);
+                of.extend(std::ptr::eq(common, keys::SOURCE).then(|| keys::source_key_schema(connector.name)));
                 of.extend((!format.is_empty()).then_some(keys::CSV));
             }
             let mut variant = table(&of, catalogue);

@@ -161,6 +161,8 @@ impl Property {
 pub struct SchemaRegistrySpec {
     /// Where it is.
     pub url: String,
+    /// The file with the certificates of who may have signed its own; nothing means whom the system trusts.
+    pub ca: Option<PathBuf>,
     /// The user and the password.
     pub user: Option<(String, Property)>,
     /// How long one that is away is waited for.
@@ -191,16 +193,20 @@ impl fmt::Debug for RecordFormat {
 pub enum SinkRecordFormat {
     /// So that it says itself what it is.
     Plain(OutFormat),
-    /// In Avro, as a schema says.
-    Avro(SinkSchemaSpec),
+    /// As a schema says.
+    Schema(SinkSchemaSpec),
 }
 
-/// The schema of what a sink writes.
+/// The schema of what a sink writes, of its values or of its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSchemaSpec {
+    /// The format.
+    pub format: SchemaFormat,
     /// Its file.
     pub file: PathBuf,
-    /// What the schema registry has it under; nothing means the topic and `-value`.
+    /// The type of all messages, where it is one of Protobuf.
+    pub message: String,
+    /// What the schema registry has it under; nothing means the topic, and `-value` or `-key`.
     pub subject: Option<String>,
 }
 
@@ -209,7 +215,7 @@ impl fmt::Debug for SinkRecordFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Plain(format) => format.fmt(f),
-            Self::Avro(schema) => schema.fmt(f),
+            Self::Schema(schema) => schema.fmt(f),
         }
     }
 }
@@ -277,6 +283,8 @@ pub struct SourceSpec {
     pub id: String,
     /// What it reads from.
     pub connector: SourceConnector,
+    /// How the keys of its records are read, where they need a schema.
+    pub keys: Option<SchemaSpec>,
     /// Most records per second.
     pub rate: Option<u64>,
 }
@@ -347,6 +355,11 @@ pub struct BackfillSpec {
     pub history: HistorySpec,
     /// How a record is written there.
     pub format: RecordFormat,
+}
+
+/// What the keys of a source are called among what has schemas in its job.
+pub(crate) fn keys_of(source: &str) -> String {
+    format!("{source}, keys")
 }
 
 /// What the backfill of a source is called among the sources of its job.
@@ -486,6 +499,8 @@ pub struct SinkSpec {
     pub id: String,
     /// What it writes to.
     pub connector: SinkConnector,
+    /// How the keys of its records are written, where that needs a schema.
+    pub keys: Option<SinkSchemaSpec>,
     /// The ids of sources and operators that it reads, in order.
     pub inputs: Vec<String>,
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use thalweg_core::{Result, Row, Shape, Value};
 
+use super::schemas::{SchemaKeys, SchemaRecords};
 use super::text::not_text;
 use super::{Decoder, DecoderOf};
 use crate::{BadRecord, RawBatch, RawRecord, Waker};
@@ -65,19 +66,28 @@ pub struct Include {
 pub struct Included {
     inner: Arc<dyn DecoderOf<Value>>,
     include: Include,
+    keys: Option<SchemaRecords>,
 }
 
 impl Included {
     /// Adds them.
     pub fn new(inner: Arc<dyn DecoderOf<Value>>, include: Include) -> Self {
-        Self { inner, include }
+        Self { inner, include, keys: None }
+    }
+
+    /// With keys that are read by schemas, whatever the format of keys says.
+    #[must_use]
+    pub fn with_keys(mut self, keys: SchemaRecords) -> Self {
+        self.keys = Some(keys);
+        self
     }
 }
 
 impl DecoderOf<Value> for Included {
     fn decoder(&self, header: Option<&[u8]>) -> Result<Box<dyn Decoder<Value>>> {
         let inner = self.inner.decoder(header)?;
-        Ok(Box::new(WithParts { inner, include: self.include.clone(), shapes: None, values: Vec::new() }))
+        let keys = self.keys.as_ref().map(SchemaRecords::keys).transpose()?;
+        Ok(Box::new(WithParts { inner, include: self.include.clone(), keys, shapes: None, values: Vec::new() }))
     }
 
     fn takes_tombstones(&self) -> bool {
@@ -88,6 +98,7 @@ impl DecoderOf<Value> for Included {
 struct WithParts {
     inner: Box<dyn Decoder<Value>>,
     include: Include,
+    keys: Option<SchemaKeys>,
     /// The last shape of a value, and what becomes of it.
     shapes: Option<(Arc<Shape>, Arc<Shape>)>,
     values: Vec<Value>,
@@ -118,7 +129,9 @@ impl Decoder<Value> for WithParts {
     }
 
     fn prepare(&mut self, batch: &RawBatch, waker: &Waker) -> Result<bool> {
-        self.inner.prepare(batch, waker)
+        let keys = self.keys.as_mut().map_or(Ok(true), |keys| keys.prepare(batch, waker))?;
+        // Both are asked for at once.
+        Ok(self.inner.prepare(batch, waker)? && keys)
     }
 }
 
@@ -138,8 +151,8 @@ impl WithParts {
         let kept = row.shape().names().iter().zip(row.values());
         let mut values: Vec<Value> = Vec::with_capacity(shape.names().len());
         values.extend(kept.filter(|(name, _)| !self.adds(name)).map(|(_, value)| value.clone()));
-        for (_, part) in &self.include.fields {
-            values.push(self.part(*part, batch, record)?);
+        for index in 0..self.include.fields.len() {
+            values.push(self.part(self.include.fields[index].1, batch, record)?);
         }
         Ok(Value::Row(Row::new(shape, values)))
     }
@@ -161,7 +174,7 @@ impl WithParts {
         shape
     }
 
-    fn part(&self, part: Part, batch: &RawBatch, record: &RawRecord) -> Result<Value, String> {
+    fn part(&mut self, part: Part, batch: &RawBatch, record: &RawRecord) -> Result<Value, String> {
         let place = batch.place.as_deref();
         Ok(match part {
             Part::Key => match batch.key(record) {
@@ -177,7 +190,10 @@ impl WithParts {
         })
     }
 
-    fn key(&self, key: &[u8]) -> Result<Value, String> {
+    fn key(&mut self, key: &[u8]) -> Result<Value, String> {
+        if let Some(keys) = &mut self.keys {
+            return keys.read(key).map_err(|why| format!("the key: {why}"));
+        }
         match self.include.key_format {
             KeyFormat::Text => match std::str::from_utf8(key) {
                 Ok(text) => Ok(Value::from(text)),

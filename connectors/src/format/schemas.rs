@@ -201,10 +201,7 @@ impl ParsedSchema {
 impl DecoderOf<Value> for SchemaRecords {
     fn decoder(&self, _header: Option<&[u8]>) -> Result<Box<dyn Decoder<Value>>> {
         Ok(match &self.schemas {
-            Schemas::Given(given) => {
-                let records = given.parsed.records(self, given.framing).map_err(|why| Error::user("schema", why))?;
-                Box::new(OfValues(OfGiven { records, framing: given.framing }))
-            }
+            Schemas::Given(given) => Box::new(OfValues(self.given(given)?)),
             Schemas::Registered(registry) => {
                 Box::new(OfRegistry { of: self.clone(), registry: registry.clone(), known: BTreeMap::new() })
             }
@@ -212,7 +209,53 @@ impl DecoderOf<Value> for SchemaRecords {
     }
 }
 
-struct OfGiven {
+impl SchemaRecords {
+    fn given(&self, given: &GivenSchema) -> Result<OfGiven> {
+        let records = given.parsed.records(self, given.framing).map_err(|why| Error::user("schema", why))?;
+        Ok(OfGiven { records, framing: given.framing })
+    }
+
+    /// Reads the keys of records.
+    ///
+    /// Errors: `schema` where the schema is of another format.
+    pub(super) fn keys(&self) -> Result<SchemaKeys> {
+        Ok(match &self.schemas {
+            Schemas::Given(given) => SchemaKeys::Given(self.given(given)?),
+            Schemas::Registered(registry) => SchemaKeys::Registered(OfRegistry {
+                of: self.clone(),
+                registry: registry.clone(),
+                known: BTreeMap::new(),
+            }),
+        })
+    }
+}
+
+/// Reads keys by schemas.
+pub(super) enum SchemaKeys {
+    Given(OfGiven),
+    Registered(OfRegistry),
+}
+
+impl SchemaKeys {
+    /// The value of a key.
+    ///
+    /// Errors: why it is none.
+    pub(super) fn read(&mut self, key: &[u8]) -> Result<Value, String> {
+        match self {
+            Self::Given(given) => Ok(given.value(key)?.unwrap_or_default()),
+            Self::Registered(registered) => registered.read(key),
+        }
+    }
+
+    /// Whether the schemas of all keys of a batch are there; the waker is called when one has come.
+    pub(super) fn prepare(&mut self, batch: &RawBatch, waker: &Waker) -> Result<bool> {
+        let Self::Registered(registered) = self else { return Ok(true) };
+        let keys = batch.records.iter().filter_map(|record| Some((record.next, batch.key(record)?)));
+        registered.prepare_all(keys, waker)
+    }
+}
+
+pub(super) struct OfGiven {
     records: Box<dyn RecordsOfSchema>,
     framing: Framing,
 }
@@ -227,7 +270,7 @@ impl ValueDecoder<Value> for OfGiven {
     }
 }
 
-struct OfRegistry {
+pub(super) struct OfRegistry {
     of: SchemaRecords,
     registry: Arc<SchemaRegistry>,
     /// What was met so far, or why records of it cannot be read.
@@ -242,14 +285,7 @@ impl Decoder<Value> for OfRegistry {
         out: &mut Vec<Value>,
         bad: &mut Vec<BadRecord>,
     ) -> Result<()> {
-        let read = framed(batch.value(record)).map(|(id, rest)| (self.known.get_mut(&id), rest));
-        let value = match read {
-            Err(why) => Err(why),
-            Ok((Some(Ok(records)), rest)) => records.read(rest),
-            Ok((Some(Err(why)), _)) => Err(why.clone()),
-            Ok((None, _)) => return Err(Error::internal("decode", "a record is decoded before its schema is there")),
-        };
-        match value {
+        match self.read(batch.value(record)) {
             Ok(value) => out.push(value),
             Err(why) => bad.push(batch.bad(record, why)),
         }
@@ -257,14 +293,31 @@ impl Decoder<Value> for OfRegistry {
     }
 
     fn prepare(&mut self, batch: &RawBatch, waker: &Waker) -> Result<bool> {
+        let records = batch.records.iter().filter(|record| !record.tombstone);
+        self.prepare_all(records.map(|record| (record.next, batch.value(record))), waker)
+    }
+}
+
+impl OfRegistry {
+    /// The value of one record; [`prepare_all`](Self::prepare_all) has found its schema before.
+    fn read(&mut self, bytes: &[u8]) -> Result<Value, String> {
+        let (id, rest) = framed(bytes)?;
+        match self.known.get_mut(&id).expect("a record is prepared before it is read") {
+            Ok(records) => records.read(rest),
+            Err(why) => Err(why.clone()),
+        }
+    }
+
+    /// Asks for the schemas of records, each with the offset behind it; whether all are there.
+    fn prepare_all<'a>(&mut self, records: impl Iterator<Item = (u64, &'a [u8])>, waker: &Waker) -> Result<bool> {
         let mut ready = true;
-        for record in batch.records.iter().filter(|record| !record.tombstone) {
-            let Ok((id, _)) = framed(batch.value(record)) else { continue };
+        for (next, bytes) in records {
+            let Ok((id, _)) = framed(bytes) else { continue };
             if self.known.contains_key(&id) {
                 continue;
             }
             let found = self.registry.find(id, waker);
-            match found.map_err(|error| error.context(format!("record at {}", record.next.saturating_sub(1))))? {
+            match found.map_err(|error| error.context(format!("record at {}", next.saturating_sub(1))))? {
                 Known::Waiting => ready = false,
                 Known::Schema(schema) => {
                     let records = schema.as_ref().as_ref().map_err(String::clone);

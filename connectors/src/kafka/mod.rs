@@ -1,10 +1,11 @@
-//! Kafka: a home of the log trait, and a source.
+//! Kafka: a home of the log trait, a source, and what a sink on it writes.
 //!
 //! ```text
 //! KafkaLog ── fence ──▶ KafkaProducer   transactions over librdkafka's C API
 //!    │  └──── reader ─▶ PartitionQueue  one partition of a Consumer
 //!    └─────── Cluster                   topics, settings, ends
 //! KafkaSource ─ open ─▶ PartitionQueue
+//! KafkaEncoder            what a record becomes in a topic
 //! ```
 
 mod client;
@@ -18,8 +19,10 @@ mod log;
 mod partitions;
 mod patience;
 mod producer;
+mod sink;
 mod source;
 
 pub use config::KafkaConfig;
 pub use log::{KafkaLog, Look};
+pub use sink::{KafkaEncoder, KafkaSinkConfig, KeyWriter, ValueWriter};
 pub use source::{Bound, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};

@@ -1,6 +1,6 @@
 //! The schema registry over HTTP: the routes that Confluent's, Karapace and Redpanda have in common.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use base64::Engine;
@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use thalweg_core::{Error, Result};
 use ureq::Agent;
+use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
-use super::{RegistryConfig, SchemaDocument};
+use super::{Authorities, RegistryConfig, SchemaDocument, SchemaText};
 
 /// The longest that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +60,12 @@ struct Registered {
     id: u32,
 }
 
+/// What the registry says of a schema that it is asked for.
+#[derive(Deserialize)]
+struct Version {
+    version: i64,
+}
+
 /// What the registry says of a request that fails.
 #[derive(Deserialize)]
 struct Problem {
@@ -68,7 +75,10 @@ struct Problem {
 
 impl Client {
     pub(super) fn new(config: &RegistryConfig) -> Self {
+        let roots = config.ca.as_ref().map_or(RootCerts::PlatformVerifier, Authorities::roots);
+        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(roots).build();
         let agent = Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
+        let agent = agent.tls_config(tls);
         let authorization = config.user.as_ref().map(|(user, password)| {
             let pair = STANDARD.encode(format!("{user}:{password}"));
             format!("Basic {pair}")
@@ -89,14 +99,25 @@ impl Client {
         Ok(SchemaDocument { kind, schema: answer.schema, references })
     }
 
-    /// The id of a schema as the newest of a subject, where it is not already one of it.
-    pub(super) fn register(&self, subject: &str, schema: &str) -> Result<u32, Refused> {
+    /// The id of a schema as the newest of a subject, where it is not already one of it. What it imports is registered before it,
+    /// under the names by which it is imported.
+    pub(super) fn register(&self, subject: &str, schema: &SchemaText) -> Result<u32, Refused> {
+        let mut versions: BTreeMap<&str, i64> = BTreeMap::new();
+        for file in &schema.files {
+            let body = body(schema.kind, &file.text, &file.imports, &versions);
+            let path = format!("/subjects/{}", percent_encoded(&file.name));
+            let _: Registered = self.post(&format!("{path}/versions"), &body)?;
+            let Version { version } = self.post(&path, &body)?;
+            versions.insert(&file.name, version);
+        }
         let path = format!("/subjects/{}/versions", percent_encoded(subject));
-        let body = serde_json::json!({ "schema": schema }).to_string();
-        let request = self.with_headers(self.agent.post(format!("{}{path}", self.url)));
-        let answer = request.content_type("application/vnd.schemaregistry.v1+json").send(body.as_str());
-        let registered: Registered = self.answer(&path, answer)?;
+        let registered: Registered = self.post(&path, &body(schema.kind, &schema.text, &schema.imports, &versions))?;
         Ok(registered.id)
+    }
+
+    fn post<T: for<'de> Deserialize<'de>>(&self, path: &str, body: &str) -> Result<T, Refused> {
+        let request = self.with_headers(self.agent.post(format!("{}{path}", self.url)));
+        self.answer(path, request.content_type("application/vnd.schemaregistry.v1+json").send(body))
     }
 
     /// Adds what is named, each behind what it names itself.
@@ -141,7 +162,7 @@ impl Client {
         answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<T, Refused> {
         let away = |error: ureq::Error| Refused::Away(error.to_string());
-        let mut response = answer.map_err(away)?;
+        let mut response = answer.map_err(|error| self.distrusted(&error).unwrap_or_else(|| away(error)))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MAX_ANSWER_BYTES).read_to_string().map_err(away)?;
         match status {
@@ -150,6 +171,28 @@ impl Client {
             }),
             _ => Err(self.refused(status, path, &body)),
         }
+    }
+
+    /// What no second try mends of TLS: a certificate that is not good, or a server that speaks no TLS.
+    fn distrusted(&self, error: &ureq::Error) -> Option<Refused> {
+        let why = match error {
+            ureq::Error::NativeTls(error) => error.to_string(),
+            _ => return None,
+        };
+        let what = if why.contains("certificate verify failed") {
+            // OpenSSL has the reason in brackets, behind where in itself it was found.
+            let reason = why.rsplit_once('(').map_or(why.as_str(), |(_, reason)| reason.trim_end_matches(')'));
+            format!(
+                "has a certificate that is not trusted: {reason}; set ca of [schema_registry] to a file with the certificate of who \
+                 has signed it, and write the host in url as the certificate names it"
+            )
+        } else if why.contains("wrong version number") || why.contains("packet length too long") {
+            "does not speak TLS; write http:// in url of [schema_registry], or the port at which it does".to_owned()
+        } else {
+            return None;
+        };
+        let text = format!("the schema registry {} {what}", self.url);
+        Some(Refused::Wrong(Error::user("schema-registry-tls", text)))
     }
 
     fn refused(&self, status: u16, path: &str, body: &str) -> Refused {
@@ -177,6 +220,20 @@ impl Client {
     fn wrong(&self, what: String) -> Refused {
         Refused::Wrong(Error::user("schema-registry", format!("the schema registry {} {what}", self.url)))
     }
+}
+
+/// A schema as a registry takes it; a registry of Avro alone knows no types of schemas.
+fn body(kind: &str, text: &str, imports: &[String], versions: &BTreeMap<&str, i64>) -> String {
+    let mut body = serde_json::json!({ "schema": text });
+    if kind != "AVRO" {
+        body["schemaType"] = kind.into();
+    }
+    if !imports.is_empty() {
+        let version = |name: &String| versions.get(name.as_str()).copied();
+        let reference = |name| serde_json::json!({ "name": name, "subject": name, "version": version(name) });
+        body["references"] = imports.iter().map(reference).collect();
+    }
+    body.to_string()
 }
 
 /// A name as one segment of a path.

@@ -4,6 +4,7 @@
 //! partition, and everything else goes on. An answer is kept in the job's log before it is used ([`KeptSchemas`]), also that there
 //! is no schema of an id: a record must not be read in one way now and in another when it is read again.
 
+mod authorities;
 mod client;
 mod kept;
 
@@ -17,8 +18,9 @@ use serde::{Deserialize, Serialize};
 use thalweg_core::{Blame, Error, JobId, Result};
 
 use crate::Waker;
-use crate::format::ParsedSchema;
+use crate::format::{ParsedSchema, ProtoFile, ProtoTexts};
 use crate::log::Log;
+pub use authorities::Authorities;
 use client::{Client, Refused};
 use kept::Answer;
 pub use kept::KeptSchemas;
@@ -34,8 +36,10 @@ const WORD: Duration = Duration::from_secs(10);
 /// How a schema registry is reached.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
-    /// Where it is: `http://host:port`, and a path where it has one.
+    /// Where it is: `http://host:port` or `https://host:port`, and a path where it has one.
     pub url: String,
+    /// Who may have signed its certificate; nothing means whom the system trusts.
+    pub ca: Option<Authorities>,
     /// The user and the password.
     pub user: Option<(String, String)>,
     /// For how long it is waited for before the job fails.
@@ -63,6 +67,32 @@ pub(crate) struct SchemaDocument {
     pub(crate) schema: String,
     /// Name and text of those that it names, each behind those that it names itself.
     pub(crate) references: Vec<(String, String)>,
+}
+
+/// A schema that is to be registered.
+pub(crate) struct SchemaText {
+    kind: &'static str,
+    text: String,
+    /// What it names itself.
+    imports: Vec<String>,
+    /// All that it needs, each behind what that names itself.
+    files: Vec<ProtoFile>,
+}
+
+impl SchemaText {
+    pub(crate) fn avro(text: &str) -> Self {
+        Self { kind: "AVRO", text: text.to_owned(), imports: Vec::new(), files: Vec::new() }
+    }
+
+    pub(crate) fn protobuf(texts: &ProtoTexts) -> Self {
+        let ProtoTexts { main, imports, files } = texts.clone();
+        Self { kind: "PROTOBUF", text: main, imports, files }
+    }
+
+    fn document(&self) -> SchemaDocument {
+        let references = self.files.iter().map(|file| (file.name.clone(), file.text.clone())).collect();
+        SchemaDocument { kind: self.kind.to_owned(), schema: self.text.clone(), references }
+    }
 }
 
 /// What is known of an id.
@@ -144,11 +174,11 @@ impl SchemaRegistry {
         }
     }
 
-    /// The id of a schema of Avro, as the newest of a subject; the registry is asked for it once.
+    /// The id of a schema, as the newest of a subject; the registry is asked for it once.
     ///
     /// Errors: as [`SchemaRegistry::find`]; `schema-refused` where it does not fit what the subject has.
-    pub fn register(&self, subject: &str, schema: &str) -> Result<u32> {
-        let key = (subject.to_owned(), schema.to_owned());
+    pub(crate) fn register(&self, subject: &str, schema: &SchemaText) -> Result<u32> {
+        let key = (subject.to_owned(), schema.text.clone());
         if let Some(id) = self.shared.state.lock().registered.get(&key) {
             return Ok(*id);
         }
@@ -158,8 +188,7 @@ impl SchemaRegistry {
             let text = format!("the schema registry {} cannot register schemas", self.shared.config.url);
             return Err(Error::user("schema-registry", text));
         };
-        let document = SchemaDocument { kind: "AVRO".to_owned(), schema: key.1.clone(), references: Vec::new() };
-        self.shared.keep(&Answer::new(id, Some(key.0.clone()), Some(document)))?;
+        self.shared.keep(&Answer::new(id, Some(key.0.clone()), Some(schema.document())))?;
         self.shared.state.lock().registered.insert(key, id);
         Ok(id)
     }

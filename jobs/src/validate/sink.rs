@@ -1,14 +1,16 @@
 //! `[sinks.ID]`.
 
-use thalweg_connectors::OutFormat;
 use thalweg_connectors::log::Partitioner;
+use thalweg_connectors::{OutFormat, SchemaFormat};
 
 use crate::convert;
+use crate::diagnostic::Diagnostic;
 use crate::document::Entry;
 use crate::keys::{self, Key};
-use crate::spec::{KafkaSinkSpec, SinkConnector, SinkSpec};
+use crate::spec::{KafkaSinkSpec, SinkConnector, SinkSchemaSpec, SinkSpec};
 use crate::validate::Checker;
 use crate::validate::section::Section;
+use crate::validate::source::schema_of_keys;
 
 impl<'d> Checker<'d> {
     pub(super) fn sink(&mut self, entry: &'d Entry) -> Option<SinkSpec> {
@@ -20,15 +22,31 @@ impl<'d> Checker<'d> {
         };
         let mut of: Vec<&'static [Key]> = vec![keys::SINK, connector.keys];
         of.push(keys::sink_format(connector.name));
-        if table.get("format").is_some_and(|entry| entry.item.text() == Some("avro")) {
+        let format = table.get("format").and_then(|entry| entry.item.text());
+        if format.and_then(SchemaFormat::named).is_some() {
             of.push(keys::sink_schema(connector.name));
+        }
+        if schema_of_keys(table).is_some() {
+            of.push(keys::sink_key_schema(connector.name));
         }
         let section = self.section(&what, &entry.name_at, table, &of);
         let connector = match connector.name {
             "kafka" => self.kafka_sink(&what, &section)?,
             name => self.sink_connector(name, &section)?,
         };
-        Some(SinkSpec { id: entry.name.clone(), connector, inputs: section.get("inputs", convert::texts)? })
+        let keys = self.sink_keys(&what, &section)?;
+        Some(SinkSpec { id: entry.name.clone(), connector, keys, inputs: section.get("inputs", convert::texts)? })
+    }
+
+    /// The schema of a sink's keys, where they have one; nothing at all where that has a problem.
+    fn sink_keys(&mut self, what: &str, section: &Section<'d>) -> Option<Option<SinkSchemaSpec>> {
+        let keys = self.sink_schema(what, section, "key_").ok()?;
+        let keyed = section.get("keyed", convert::bool) != Some(false);
+        if let Some(item) = section.item("key_format").filter(|_| keys.is_some() && !keyed) {
+            let text = format!("{what}: key_format says how a key is written, and its records have none");
+            self.report(Diagnostic::error("key-format", text).at(&item.at, "").help("remove it, or keyed = false"));
+        }
+        Some(keys)
     }
 
     fn sink_connector(&self, connector: &str, section: &Section<'d>) -> Option<SinkConnector> {

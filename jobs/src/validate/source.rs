@@ -73,6 +73,9 @@ impl<'d> Checker<'d> {
         if SchemaFormat::named(format).is_some() {
             of.push(keys::source_schema(connector.name));
         }
+        if schema_of_keys(table).is_some() {
+            of.push(keys::source_key_schema(connector.name));
+        }
         let section = self.section(&what, &entry.name_at, table, &of);
         self.check_csv(&what, &section);
         let connector = match connector.name {
@@ -90,8 +93,9 @@ impl<'d> Checker<'d> {
                 }
             }
         };
+        let keys = self.key_schema(&what, &section);
         let rate = section.get("rate", |item| convert::int(item, 1, u64::MAX));
-        Some(SourceSpec { id: entry.name.clone(), connector, rate })
+        Some(SourceSpec { id: entry.name.clone(), connector, keys, rate })
     }
 
     pub(super) fn check_csv(&mut self, what: &str, section: &Section<'d>) {
@@ -105,6 +109,11 @@ impl<'d> Checker<'d> {
             self.report(Diagnostic::error("csv", message).at(&item.at, ""));
         }
     }
+}
+
+/// The format of keys that needs a schema, where a table says so.
+pub(super) fn schema_of_keys(table: &Table) -> Option<SchemaFormat> {
+    SchemaFormat::named(table.get("key_format")?.item.text()?)
 }
 
 fn source_connector(connector: &Connector, section: &Section<'_>) -> Option<SourceConnector> {

@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use native_tls::TlsAcceptor;
 use serde_json::{Value as Json, json};
 
 use super::ports::free_ports;
+use super::secrets::Secrets;
 
 /// A registry that can be away.
 pub struct SchemaRegistry {
     port: u16,
+    /// Where it speaks TLS.
+    tls: Option<TlsAcceptor>,
     state: Arc<Mutex<State>>,
     running: Option<Running>,
 }
@@ -40,7 +44,15 @@ impl SchemaRegistry {
     /// One that is away, with an address of its own.
     pub fn away() -> Self {
         let [port] = free_ports();
-        Self { port, state: Arc::default(), running: None }
+        Self { port, tls: None, state: Arc::default(), running: None }
+    }
+
+    /// One that answers over TLS alone.
+    pub fn start_with_tls(secrets: &Secrets) -> Self {
+        let mut registry = Self::away();
+        registry.tls = Some(secrets.acceptor());
+        registry.back();
+        registry
     }
 
     /// One that answers.
@@ -50,9 +62,10 @@ impl SchemaRegistry {
         registry
     }
 
-    /// `http://host:port`.
+    /// `http://host:port`, or `https://host:port`.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// Takes no request without this user any more.
@@ -70,6 +83,12 @@ impl SchemaRegistry {
         state.register(subject, &json!({ "schema": schema, "schemaType": kind, "references": references }))
     }
 
+    /// The id of the newest version of a subject.
+    pub fn newest(&self, subject: &str) -> Option<u32> {
+        let newest = *self.state().subjects.get(subject)?.last()?;
+        u32::try_from(newest).ok()
+    }
+
     /// How often a path was asked for.
     pub fn asked(&self, path: &str) -> usize {
         self.state().asked.iter().filter(|asked| *asked == path).count()
@@ -77,17 +96,26 @@ impl SchemaRegistry {
 
     /// Answers from now on.
     pub fn back(&mut self) {
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).expect("the port is still free");
+        // Over TLS also at addresses that its certificate does not name.
+        let host = if self.tls.is_some() { "0.0.0.0" } else { "127.0.0.1" };
+        let listener = TcpListener::bind((host, self.port)).expect("the port is still free");
         let over = Arc::new(AtomicBool::new(false));
-        let (state, stop) = (self.state.clone(), over.clone());
+        let (state, stop, tls) = (self.state.clone(), over.clone(), self.tls.clone());
         let thread = std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 if stop.load(Ordering::Relaxed) {
                     return;
                 }
-                // A client that goes away is no matter of the registry's.
-                let _ = answer(&stream, &state);
-                let _ = stream.shutdown(Shutdown::Both);
+                // A client that goes away, or does not trust it, is no matter of the registry's.
+                let Some(tls) = &tls else {
+                    let _ = answer(&stream, &state);
+                    let _ = stream.shutdown(Shutdown::Both);
+                    continue;
+                };
+                if let Ok(mut stream) = tls.accept(stream) {
+                    let _ = answer(&mut stream, &state);
+                    let _ = stream.shutdown();
+                }
             }
         });
         self.running = Some(Running { over, thread });
@@ -136,7 +164,7 @@ impl State {
                 schema.map_or_else(|| missing(40403, "Schema"), |schema| (200, of_avro_without_type(schema)))
             }
             ("GET", ["subjects", subject, "versions", version]) => {
-                let Some(versions) = self.subjects.get(*subject) else { return missing(40401, "Subject") };
+                let Some(versions) = self.subjects.get(&decoded(subject)) else { return missing(40401, "Subject") };
                 let version = version.parse::<usize>().unwrap_or(versions.len());
                 let Some(id) = versions.get(version.wrapping_sub(1)) else { return missing(40402, "Version") };
                 let mut schema = of_avro_without_type(self.schemas[id - 1].clone());
@@ -146,14 +174,38 @@ impl State {
                 (200, schema)
             }
             ("POST", ["subjects", subject, "versions"]) => {
-                let kind = body.get("schemaType").cloned().unwrap_or_else(|| json!("AVRO"));
-                let references = body.get("references").cloned().unwrap_or_else(|| json!([]));
-                let schema = json!({ "schema": body["schema"], "schemaType": kind, "references": references });
-                (200, json!({ "id": self.register(subject, &schema) }))
+                let (schema, subject) = (of_body(body), decoded(subject));
+                // What is referred to has to be there.
+                for reference in schema["references"].as_array().into_iter().flatten() {
+                    let versions = self.subjects.get(reference["subject"].as_str().unwrap_or_default());
+                    let version = reference["version"].as_u64().unwrap_or_default() as usize;
+                    if versions.is_none_or(|versions| !(1..=versions.len()).contains(&version)) {
+                        return (422, json!({ "error_code": 42201, "message": format!("no {reference}") }));
+                    }
+                }
+                (200, json!({ "id": self.register(&subject, &schema) }))
+            }
+            ("POST", ["subjects", subject]) => {
+                let schema = of_body(body);
+                let Some(versions) = self.subjects.get(&decoded(subject)) else { return missing(40401, "Subject") };
+                let version = versions.iter().position(|id| self.schemas[*id - 1] == schema);
+                let Some(version) = version else { return missing(40403, "Schema") };
+                (200, json!({ "subject": subject, "id": versions[version], "version": version + 1 }))
             }
             _ => (404, json!({ "error_code": 404, "message": "HTTP 404 Not Found" })),
         }
     }
+}
+
+fn of_body(body: &Json) -> Json {
+    let kind = body.get("schemaType").cloned().unwrap_or_else(|| json!("AVRO"));
+    let references = body.get("references").cloned().unwrap_or_else(|| json!([]));
+    json!({ "schema": body["schema"], "schemaType": kind, "references": references })
+}
+
+/// A part of a path, of which only the slash is encoded here.
+fn decoded(part: &str) -> String {
+    part.replace("%2F", "/")
 }
 
 /// A registry does not name the type that was there first, nor references that a schema does not have.
@@ -165,8 +217,8 @@ fn of_avro_without_type(mut schema: Json) -> Json {
     schema
 }
 
-fn answer(mut stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream);
+fn answer(mut stream: impl Read + Write, state: &Mutex<State>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(&mut stream);
     let (mut first, mut length, mut authorization) = (String::new(), 0, None);
     reader.read_line(&mut first)?;
     loop {

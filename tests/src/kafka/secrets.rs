@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use native_tls::{Identity, TlsAcceptor};
+
 use super::installation::java;
 
 /// Who may sign on at a secured listener.
@@ -23,8 +25,8 @@ pub struct Secrets {
 }
 
 impl Secrets {
-    /// Makes them in a folder, with the `keytool` of the Java that runs the broker.
-    pub(super) fn make(folder: &Path) -> Self {
+    /// Makes them in a folder, with the `keytool` of the Java that runs the broker. They are for the host 127.0.0.1.
+    pub fn make(folder: &Path) -> Self {
         let secrets = Self { store: folder.join("broker.p12"), certificate: folder.join("broker.pem") };
         let mut make = secrets.keytool("-genkeypair", folder);
         make.args(["-storetype", "PKCS12", "-keyalg", "RSA", "-keysize", "2048", "-validity", "3650"]);
@@ -47,6 +49,13 @@ impl Secrets {
     /// The certificate (PEM) that a client must trust: librdkafka's `ssl.ca.location`.
     pub fn certificate(&self) -> &Path {
         &self.certificate
+    }
+
+    /// A server that shows the certificate.
+    pub(super) fn acceptor(&self) -> TlsAcceptor {
+        let store = fs::read(&self.store).expect("the store was made");
+        let identity = Identity::from_pkcs12(&store, STORE_PASSWORD).expect("the store was made");
+        TlsAcceptor::new(identity).expect("a key with its certificate")
     }
 
     /// What librdkafka and programs on it are told to sign on.

@@ -1,7 +1,7 @@
 //! Records of Avro and Protobuf, read and written, with a registry that comes, goes, refuses and does not know.
 
 use serde_json::{Value as Json, json};
-use thalweg_tests::kafka::{Broker, Isolation, Record, SchemaRegistry};
+use thalweg_tests::kafka::{Broker, Isolation, Record, SchemaRegistry, Secrets};
 use thalweg_tests::{Binary, Ended, Folder, Process, RunFlags, until};
 
 const FIRST: &str =
@@ -193,6 +193,42 @@ fn a_registry_that_does_not_help_ends_the_job_with_a_reason() {
     registry.kill();
 }
 
+#[test]
+fn a_registry_over_tls_is_asked_when_its_certificate_is_trusted() {
+    let (good, other) = (Folder::new(), Folder::new());
+    let secrets = Secrets::make(good.path());
+    let stranger = Secrets::make(other.path());
+    let registry = SchemaRegistry::start_with_tls(&secrets);
+    registry.register("orders-value", "AVRO", FIRST, &[]);
+    registry.ask_for("dXNlcjpzZWNyZXQ=");
+    let login = "user = \"user\"\npassword = \"secret\"\n";
+    let start = |ca: &str, from: &str, to: &str| {
+        let mut passing = Passing::new(&registry, "fail", &format!("{login}{ca}"));
+        let job = std::fs::read_to_string(passing.folder.join("job.toml")).expect("the job file");
+        assert!(job.contains(from), "{job}");
+        passing.folder.write("job.toml", job.replace(from, to));
+        passing.write(&passing.orders, 1, 1, b"\x02\x06ada");
+        let process = passing.start();
+        (passing, process)
+    };
+    let trusting = |secrets: &Secrets| format!("ca = {:?}", secrets.certificate().display().to_string());
+    let fails = |ca: &str, (from, to): (&str, &str), says: &[&str]| {
+        let (_passing, mut process) = start(ca, from, to);
+        assert!(matches!(process.wait(), Ended::Code(1..)), "{}", process.log());
+        let log = process.log();
+        says.iter().for_each(|text| assert!(log.contains(text), "it does not say {text:?}: {log}"));
+    };
+    let distrusted = ["error[schema-registry-tls]", &registry.url(), "set ca of [schema_registry]"];
+    fails("", ("", ""), &distrusted);
+    fails(&trusting(&stranger), ("", ""), &distrusted);
+    let elsewhere = ("https://127.0.0.1", "https://127.0.0.2");
+    fails(&trusting(&secrets), elsewhere, &["error[schema-registry-tls]", "https://127.0.0.2", "mismatch"]);
+    fails("ca = \"job.toml\"", ("", ""), &["error[ca]", "job.toml", "it has no certificate"]);
+
+    let (passing, mut process) = start(&trusting(&secrets), "", "");
+    passing.wait_for(&mut process, &[json!({"id": 1, "who": "ada"})]);
+}
+
 /// A job that writes twenty numbers in Avro.
 fn writing(registry: &SchemaRegistry, topic: &str) -> Folder {
     let folder = Folder::new();
@@ -258,4 +294,151 @@ fn a_sink_registers_its_schema_and_writes_by_it() {
     registry.kill();
     let (ended, log) = run("again.log");
     assert_eq!(ended, Ended::Code(0), "{log}");
+}
+
+/// A job that writes keys and values by schemas, and one that reads them: what comes out of the second is what went into the first.
+#[test]
+fn keys_and_values_are_written_and_read_by_registered_schemas() {
+    let registry = SchemaRegistry::start();
+    let (folder, client) = (Folder::new(), Broker::shared().client());
+    let (bootstrap, url) = (Broker::shared().bootstrap(), registry.url());
+    let [avro, proto] = ["avro", "proto"].map(Broker::unique);
+    folder.write(
+        "key.avsc",
+        r#"{"type":"record","name":"K","fields":[{"name":"n","type":"int"},{"name":"s","type":"string"}]}"#,
+    );
+    folder.write("part/money.proto", "syntax = \"proto3\"; package money; message Price { int64 cents = 1; }");
+    let order = "syntax = \"proto3\"; package shop; import \"part/money.proto\"; import \"google/protobuf/timestamp.proto\";
+        message Other {} message Order { message Key { int64 n = 1; } int64 n = 1; string s = 2; money.Price price = 3; }";
+    folder.write("order.proto", order);
+    let job = |name: &str, rest: &str| {
+        format!(
+            r#"version = 1
+[job]
+name = "{name}"
+partitions = 2
+[job.checkpoint]
+interval = "50ms"
+[kafka]
+bootstrap_servers = "{bootstrap}"
+[schema_registry]
+url = "{url}"
+{rest}"#
+        )
+    };
+    let writing = r#"
+[sources.numbers]
+connector = "generator"
+count = 10
+[operators.rows]
+uses = "map"
+inputs = ["numbers"]
+fields = { n = "n", s = "string(n)", price = "{'cents': n * 100}" }
+[operators.flat]
+uses = "map"
+inputs = ["numbers"]
+fields = { n = "n", s = "string(n)" }
+[sinks.avro]
+connector = "kafka"
+inputs = ["flat"]
+topic = "AVRO"
+partitions = 1
+key = ["n", "s"]
+key_format = "avro"
+key_schema_file = "key.avsc"
+[sinks.proto]
+connector = "kafka"
+inputs = ["rows"]
+topic = "PROTO"
+partitions = 1
+key = "n"
+key_format = "protobuf"
+key_schema_file = "order.proto"
+key_message = "shop.Order.Key"
+key_subject = "keys"
+format = "protobuf"
+schema_file = "order.proto"
+message = "shop.Order"
+"#;
+    let reading = r#"
+[sources.avro]
+connector = "kafka"
+topic = "AVRO"
+include = { key = "key" }
+key_format = "avro"
+[sources.proto]
+connector = "kafka"
+topic = "PROTO"
+include = { key = "key" }
+key_format = "protobuf"
+format = "protobuf"
+[sources.again]
+connector = "kafka"
+topic = "PROTO"
+include = { key = "key" }
+key_format = "protobuf"
+key_schema_file = "order.proto"
+key_message = "shop.Order.Key"
+key_framing = "confluent"
+format = "protobuf"
+[operators.named]
+uses = "map"
+inputs = ["again"]
+fields = { again = "key" }
+[sinks.out]
+connector = "file"
+path = "out.jsonl"
+single = true
+inputs = ["avro", "proto", "named"]
+"#;
+    let topics = |text: &str| text.replace("AVRO", &avro).replace("PROTO", &proto);
+    folder.write("writing.toml", job("writing", &topics(writing)));
+    folder.write("reading.toml", job("reading", &topics(reading)));
+    let start = |name: &str| {
+        let flags = RunFlags::new(folder.join(name));
+        let job = folder.join(&format!("{name}.toml"));
+        Process::start(&Binary::thalweg(), &job, &flags, &folder.join(&format!("{name}.log")))
+    };
+    let mut process = start("writing");
+    assert_eq!(process.wait(), Ended::Code(0), "{}", process.log());
+
+    // The bytes are those of Confluent's serializers: a zero, the id, in Protobuf the indexes, and the record.
+    let records = |topic: &str| {
+        let mut records = client.read_all(topic, Isolation::ReadCommitted);
+        records.sort_by_key(|record| record.value.as_ref().map(|value| value.len()));
+        records
+            .into_iter()
+            .map(|record| (record.key.expect("a key"), record.value.expect("a value")))
+            .collect::<Vec<_>>()
+    };
+    let framed = |id: u8, rest: &[u8]| [&[0, 0, 0, 0, id], rest].concat();
+    let id = |subject: &str| registry.newest(subject).unwrap_or_else(|| panic!("{subject} is not registered")) as u8;
+    let (key, keys, values) = (id(&format!("{avro}-key")), id("keys"), id(&format!("{proto}-value")));
+    assert_eq!(keys, values, "the schema is the same");
+    let of_avro = records(&avro);
+    assert!(of_avro.contains(&(framed(key, b"\x06\x02\x33"), br#"{"n":3,"s":"3"}"#.to_vec())), "{of_avro:?}");
+    let of_proto = records(&proto);
+    let three = (framed(keys, b"\x04\x02\0\x08\x03"), framed(values, b"\x02\x02\x08\x03\x12\x013\x1a\x03\x08\xac\x02"));
+    assert!(of_proto.contains(&three), "{three:?} is not in {of_proto:?}");
+    assert_eq!(registry.newest("part/money.proto").map(|id| id > 0), Some(true));
+
+    let mut process = start("reading");
+    let rows = || {
+        let text = std::fs::read_to_string(folder.join("out.jsonl")).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str::<Json>(line).ok()).collect::<Vec<_>>()
+    };
+    until("all records of three sources", || {
+        assert_eq!(process.ended(), None, "{}", process.log());
+        rows().len() == 30
+    });
+    for n in 0..10 {
+        let text = n.to_string();
+        for wanted in [
+            json!({ "n": n, "s": text, "key": { "n": n, "s": text } }),
+            json!({ "n": n, "s": text, "price": { "cents": n * 100 }, "key": { "n": n } }),
+            json!({ "again": { "n": n } }),
+        ] {
+            assert!(rows().contains(&wanted), "{wanted} is not in {:?}", rows());
+        }
+    }
 }

@@ -51,6 +51,11 @@ impl AvroWriter {
         self.hash ^ xxhash_rust::xxh3::xxh3_64(&self.front)
     }
 
+    /// Whether it writes rows, and not bare values.
+    pub(crate) fn takes_rows(&self) -> bool {
+        matches!(&self.schema.root, Type::Named(index) if matches!(self.schema.named(*index), Named::Record(_)))
+    }
+
     /// Appends a record.
     ///
     /// Errors: `encode` where the value does not fit the schema.

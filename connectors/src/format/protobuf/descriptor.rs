@@ -42,9 +42,14 @@ pub(super) struct MessageType {
 
 #[derive(Debug)]
 pub(super) struct Field {
+    pub(super) number: u32,
     pub(super) kind: Kind,
     pub(super) count: Count,
     pub(super) required: bool,
+    /// Whether it is not written where it is zero: then nobody can tell whether it was there.
+    pub(super) implicit: bool,
+    /// Whether its numbers are written behind one tag.
+    pub(super) packed: bool,
     /// The other fields of its oneof.
     pub(super) siblings: Vec<usize>,
 }
@@ -113,12 +118,22 @@ impl Layout {
 }
 
 impl EnumType {
+    /// The number of a name.
+    pub(super) fn number(&self, name: &Value) -> Option<i32> {
+        self.names.iter().find(|(_, known)| *known == name).map(|(number, _)| *number)
+    }
+
     pub(super) fn name(&self, number: i32) -> Value {
         self.names.get(&number).cloned().unwrap_or(Value::Int(i64::from(number)))
     }
 }
 
 impl MessageType {
+    /// Its fields in the order of their numbers.
+    pub(super) fn in_order(&self) -> impl Iterator<Item = usize> {
+        self.numbers.iter().map(|(_, index)| *index)
+    }
+
     pub(super) fn field(&self, number: u32) -> Option<usize> {
         let at = self.numbers.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         Some(self.numbers[at].1)
@@ -188,6 +203,21 @@ impl MessageTypes {
         let (first, rest) = indexes.split_first()?;
         let first = *self.main.get(*first)?;
         rest.iter().try_fold(first, |of, index| self.messages[of].nested.get(*index).copied())
+    }
+
+    /// The indexes of a message type, as [`indexed`](Self::indexed) takes them; nothing where the main file does not declare it.
+    pub(super) fn path_of(&self, message: usize) -> Option<Vec<usize>> {
+        self.path_below(&self.main, message)
+    }
+
+    fn path_below(&self, declared: &[usize], message: usize) -> Option<Vec<usize>> {
+        declared.iter().enumerate().find_map(|(at, index)| {
+            if *index == message {
+                return Some(vec![at]);
+            }
+            let rest = self.path_below(&self.messages[*index].nested, message)?;
+            Some([&[at], &rest[..]].concat())
+        })
     }
 
     /// Of all that decides how bytes are read.
@@ -280,7 +310,9 @@ impl Declared<'_> {
             };
             absent.push(self.absent(field, kind, count, &types.enums));
             let required = field.label() == Label::LABEL_REQUIRED;
-            fields.push(Field { kind, count, required, siblings: self.siblings(field) });
+            let number = field.number() as u32;
+            let (implicit, packed) = (self.is_implicit(field), self.is_packed(field, kind));
+            fields.push(Field { number, kind, count, required, implicit, packed, siblings: self.siblings(field) });
         }
         let mut numbers: Vec<(u32, usize)> =
             self.of.field.iter().enumerate().map(|(at, field)| (field.number() as u32, at)).collect();
@@ -310,10 +342,19 @@ impl Declared<'_> {
         others.map(|(at, _)| at).collect()
     }
 
+    fn is_implicit(&self, field: &FieldDescriptorProto) -> bool {
+        self.proto3 && field.oneof_index.is_none() && !field.proto3_optional()
+    }
+
+    /// Only numbers can be; those of proto3 are, where nothing else is said.
+    fn is_packed(&self, field: &FieldDescriptorProto, kind: Kind) -> bool {
+        let can_be = !matches!(kind, Kind::Text | Kind::Bytes | Kind::Message(_) | Kind::Group(_));
+        can_be && field.options.packed.unwrap_or(self.proto3)
+    }
+
     /// What a field is that a message does not have.
     fn absent(&self, field: &FieldDescriptorProto, kind: Kind, count: Count, enums: &[EnumType]) -> Value {
-        let implicit =
-            self.of.options.map_entry() || self.proto3 && field.oneof_index.is_none() && !field.proto3_optional();
+        let implicit = self.of.options.map_entry() || self.is_implicit(field);
         match (count, kind) {
             (Count::Many, _) => Value::List(Box::default()),
             (Count::Map, _) => Value::Row(Row::new(Shape::new(std::iter::empty::<&str>()), Vec::new())),

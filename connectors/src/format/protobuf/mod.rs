@@ -1,9 +1,10 @@
-//! Protobuf: messages in the binary encoding, read with descriptors of their types.
+//! Protobuf: messages in the binary encoding, read and written with descriptors of their types.
 
 mod descriptor;
 mod read;
 mod source;
 mod well_known;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use super::schemas::RecordsOfSchema;
 use descriptor::Layout;
 pub(crate) use descriptor::MessageTypes;
 use read::{Reader, varint};
+pub(crate) use source::{ProtoFile, ProtoTexts};
+pub use write::ProtobufWriter;
 
 /// Most messages that stand in each other at their definition.
 const MAX_INDEXES: u64 = 64;

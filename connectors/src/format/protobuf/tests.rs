@@ -172,3 +172,105 @@ fn what_is_no_schema_is_told() {
     assert_eq!(proposal("Order"), r#"did you mean "shop.Order"?"#);
     assert_eq!(proposal("zzz"), "its types are money.Price, shop.Order, shop.Order.Line, shop.Other");
 }
+
+/// Writes what JSON says as messages of a type.
+fn write(proto: &str, message: &str, json: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("m.proto");
+    std::fs::write(&path, proto).expect("a file");
+    let writer = ProtobufWriter::of_file(&path, message).unwrap_or_else(|error| panic!("{proto}: {error}"));
+    let value: Value = serde_json::from_str(json).unwrap_or_else(|error| panic!("{json}: {error}"));
+    let mut out = Vec::new();
+    match writer.encode_value(&value, &mut out) {
+        Ok(()) => out.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Err(error) => {
+            assert!(out.is_empty(), "{json}: something is left of what was refused");
+            error.message().to_owned()
+        }
+    }
+}
+
+fn check_written(proto: &str, json: &str, wanted: &str) {
+    let found = write(proto, "M", json);
+    assert!(found == wanted || found.contains(wanted) && wanted.contains(' '), "{json}: {found}, not {wanted}");
+}
+
+#[test]
+fn what_python_has_written_is_written_again_byte_for_byte() {
+    // 64 bits without a sign are the nearest number of floating point beyond 63, so those are no round trip.
+    let record = bytes(&FULL.replace(' ', "").replace("9001ffffffffffffffffff01", "900105"));
+    let value = ProtobufRecords::new(
+        Arc::new(shop()),
+        Which::One { index: shop().named("shop.Order").expect("the type is there"), framed: false },
+        &Fields::All,
+    )
+    .read(&record)
+    .expect("a message");
+    for name in ["order.proto", "shop.desc"] {
+        let writer = ProtobufWriter::of_file(&file(name), "shop.Order").unwrap_or_else(|error| panic!("{error}"));
+        let mut out = Vec::new();
+        writer.encode_value(&value, &mut out).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(out, record, "{name}");
+    }
+}
+
+#[test]
+fn the_indexes_of_a_type_are_those_of_confluents_serializers() {
+    let proto = "syntax = \"proto3\"; message A { message I { string s = 1; } } message M { message X {} message N { message D \
+                 { bool b = 1; } } bool b = 1; }";
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("m.proto");
+    std::fs::write(&path, proto).expect("a file");
+    // As `ProtobufSerializer` of confluent-kafka 2.16 for Python has written them.
+    for (message, indexes) in [("A", "00"), ("M", "0202"), ("A.I", "040000"), ("M.N", "040202"), ("M.N.D", "06020200")]
+    {
+        let writer = ProtobufWriter::of_file(&path, message).expect("a writer").with_id(0x0102_0304);
+        let mut out = Vec::new();
+        let empty: Value = serde_json::from_str("{}").expect("JSON");
+        writer.encode_value(&empty, &mut out).expect("an empty message");
+        assert_eq!(out, bytes(&format!("0001020304{indexes}")), "{message}");
+        let (found, rest) = indexes_of(&out[5..]);
+        assert!(rest.is_empty() && MessageTypes::of_file(&path).expect("types").indexed(&found).is_some(), "{message}");
+    }
+}
+
+fn indexes_of(bytes: &[u8]) -> (Vec<usize>, &[u8]) {
+    indexes(bytes).expect("indexes")
+}
+
+#[test]
+fn fields_are_written_as_their_types_say() {
+    let three = |fields: &str| format!("syntax = \"proto3\"; enum E {{ A = 0; B = -1; }} message M {{ {fields} }}");
+    for (fields, json, wanted) in [
+        // As Python's protobuf writes them. In the order of numbers, and nothing of what is zero.
+        ("string b = 2; int32 a = 1;", r#"{"b":"x","a":1}"#, "0801120178"),
+        ("string b = 2; int32 a = 1;", r#"{"b":"","a":0}"#, ""),
+        ("optional string b = 2; optional int32 a = 1;", r#"{"b":"","a":0}"#, "08001200"),
+        ("oneof o { string b = 2; int32 a = 1; }", r#"{"a":0,"b":null}"#, "0800"),
+        ("oneof o { string b = 2; int32 a = 1; }", r#"{"a":0,"b":"x"}"#, "are of one oneof"),
+        ("int32 a = 1;", r#"{"a":-1}"#, "08ffffffffffffffffff01"),
+        ("int32 a = 1;", r#"{"a":2147483648}"#, "takes i32, and 2147483648 does not fit"),
+        ("uint32 a = 1;", r#"{"a":-1}"#, "takes u32, and -1 does not fit"),
+        ("uint64 a = 1;", r#"{"a":1e19}"#, "088080a0cfc8e0c8e38a01"),
+        ("double a = 1;", r#"{"a":-0.0}"#, "090000000000000080"),
+        ("E a = 1;", r#"{"a":"B"}"#, "08ffffffffffffffffff01"),
+        ("E a = 1;", r#"{"a":"C"}"#, "takes a name of an enum"),
+        ("repeated int32 a = 1;", r#"{"a":[1,300]}"#, "0a0301ac02"),
+        ("repeated int32 a = 1 [packed = false];", r#"{"a":[1,300]}"#, "080108ac02"),
+        ("repeated int32 a = 1;", r#"{"a":[]}"#, ""),
+        ("repeated string a = 1;", r#"{"a":["",null]}"#, "takes a text, and null is a null"),
+        ("map<string, int32> a = 1;", r#"{"a":{"":0}}"#, "0a040a001000"),
+        ("map<bool, string> a = 1;", r#"{"a":{"true":"x"}}"#, "0a050801120178"),
+        ("map<int32, string> a = 1;", r#"{"a":{"x":"y"}}"#, "takes numbers as keys"),
+        ("M a = 1; bytes b = 2;", r#"{"a":{"b":"AP8="}}"#, "0a04120200ff"),
+        ("bytes b = 2;", r#"{"b":"?"}"#, "takes base64"),
+        ("int32 a = 1;", r#"{"b":1}"#, "the type has no field \"b\""),
+        ("int32 a = 1;", r#"[1]"#, "takes a row"),
+    ] {
+        check_written(&three(fields), json, wanted);
+    }
+    check_written("syntax = \"proto2\"; message M { required int32 a = 1; }", "{}", "it is required, and not there");
+    let group =
+        "syntax = \"proto2\"; message M { repeated group G = 1 { optional int32 n = 2; } repeated int32 l = 3; }";
+    check_written(group, r#"{"g":[{"n":0},{}],"l":[1,2]}"#, "0b10000c0b0c18011802");
+}

@@ -67,6 +67,15 @@ impl Spare {
         self.places = if places.capacity() / 4 <= used { places } else { Vec::new() };
         self.undo = if undo.capacity() / 4 <= used { undo } else { Vec::new() };
     }
+
+    pub(super) fn memory(&self) -> u64 {
+        lists(&self.places, &self.undo)
+    }
+}
+
+/// What the lists of a checkpoint take.
+fn lists(places: &Vec<u32>, undo: &Vec<Undo>) -> u64 {
+    (places.capacity() * size_of::<u32>() + undo.capacity() * size_of::<Undo>()) as u64
 }
 
 #[derive(Clone, Copy)]
@@ -91,8 +100,7 @@ impl Sealing {
 
     /// What it takes beside the entries themselves.
     pub(super) fn memory(&self) -> u64 {
-        let lists = self.places.capacity() * size_of::<u32>() + self.undo.capacity() * size_of::<Undo>();
-        self.rows.memory() + self.taken_bytes + lists as u64
+        self.rows.memory() + self.taken_bytes + lists(&self.places, &self.undo)
     }
 
     fn is_encoded(&self) -> bool {

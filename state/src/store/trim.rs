@@ -39,11 +39,12 @@ impl<K: Key, V: Serialize + DeserializeOwned + 'static> Store<K, V> {
     }
 
     /// By what is in use: the slab and the index keep the memory of entries that went, for those that come. A checkpoint on its
-    /// way takes its room from the entries, up to a half.
+    /// way, or the lists that are kept for the next one, take their room from the entries, up to a half.
     fn is_over_budget(&self) -> bool {
         let entry = size_of::<Option<crate::entry::Entry<K, V>>>() + 16;
         let order = self.ordered.as_ref().map_or(0, super::Ordered::bytes);
-        let sealing = self.sealing.as_ref().map_or(0, super::seal::Sealing::memory).min(self.budget_bytes / 2);
+        let sealing = self.sealing.as_ref().map_or(0, super::seal::Sealing::memory) + self.spare.memory();
+        let sealing = sealing.min(self.budget_bytes / 2);
         (self.slab.len() * entry) as u64 + self.value_bytes + order + sealing > self.budget_bytes
     }
 }

@@ -5,11 +5,12 @@
 //! that cutting an epoch anew shows), binds them, and writes them to the sinks in any groups. A commit may be acknowledged,
 //! of unknown outcome and land at any later time, or land although its producer is dead. A new generation may start at any
 //! moment; the old one goes on as a zombie until each of its ids is fenced, and may call init again. Commands wait in
-//! inboxes; reports and proposals arrive as late as they like, also in later generations.
+//! inboxes; reports and proposals arrive as late as they like, also in later generations. Source partitions come at any time: the
+//! first task finds them, and a binding names how many its generation reads.
 //!
 //! The observer sees at once all that anybody may see. The check, in every state: no epoch is seen with two contents, the
 //! sinks have no gap and no duplicate, a committed checkpoint is behind all sinks, nobody is refused without a cause, and a
-//! run that cannot go on has shown every epoch. Then each rule is left out in turn, and the exploration must find the harm.
+//! run that cannot go on has shown every epoch and reads every source partition; who replays a binding knows all that it names. Then each rule is left out in turn, and the exploration must find the harm.
 //! `THALWEG_EXPLORE=large cargo test --release` takes larger scopes.
 
 use std::hash::{Hash, Hasher};
@@ -20,11 +21,19 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 use thalweg_coordinator::{Entry, Event, JobHistory, Leader, Limits, Now, Output, ProducerId, Stage};
 use thalweg_core::{
     CheckpointAck, CheckpointZero, Command, Epoch, Fenced, Generation, JobId, JobName, PartitionCount, PartitionId,
-    RecoveryPlan, Report, ScanReport, SinkKey, SinkTail, TaskIndex,
+    PartitionSpec, RecoveryPlan, Report, ScanReport, SinkKey, SinkTail, SourceKey, SourcesFound, TaskIndex,
 };
 
-/// What an epoch was cut to hold, for all epochs from the first.
+/// What an epoch was cut to hold, for all epochs from the first: a free choice, and above it how many source partitions its binding
+/// names.
 type Cuts = Vec<u8>;
+
+const CHOICE: u8 = 1;
+
+/// How many source partitions the binding of an epoch names.
+fn named(cut: u8) -> u8 {
+    cut >> CHOICE
+}
 
 /// Nobody owns the id.
 const NOBODY: u64 = 0;
@@ -60,6 +69,8 @@ struct Gen {
     /// Which bindings are durable, and known to be.
     landed: u8,
     acked: u8,
+    /// How many source partitions its open epoch reads.
+    members: u8,
     running: [bool; 2],
     checkpoint: Option<(u8, [bool; 2])>,
 }
@@ -72,6 +83,8 @@ struct Faults {
     late_inits: u8,
     late_reports: u8,
     checkpoints: u8,
+    /// Source partitions that come.
+    sources: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -109,6 +122,7 @@ enum Action {
     LateReport(usize),
     Decide(usize),
     Tick,
+    Find { late: bool },
     CheckpointFails,
     Mint { generation: u64, cut: u8 },
     BindingLands { generation: u64, epoch: u8 },
@@ -147,6 +161,8 @@ enum Mutant {
     EpochCutAgain,
     BindingsUnderRetention,
     FencedMeansOver,
+    SourceReadBeforeEntry,
+    AddedSourcesForgotten,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,6 +231,11 @@ impl State {
         &mut self.gens[generation as usize - 1]
     }
 
+    /// How many source partitions the job has.
+    fn sources(&self) -> u8 {
+        self.history.sources().count() as u8
+    }
+
     fn committed(&self) -> u8 {
         self.history.checkpoint_epoch().0 as u8
     }
@@ -236,7 +257,7 @@ impl State {
     fn is_done(&self, epochs: u8) -> bool {
         let current = self.gens.last().expect("there is a generation");
         let bound = current.cuts.len() == usize::from(epochs) && prefix(current.acked) == epochs;
-        self.leader.stage() == Stage::Running && bound && self.shown == [epochs; 2]
+        self.leader.stage() == Stage::Running && bound && self.shown == [epochs; 2] && current.members == self.sources()
     }
 }
 
@@ -254,7 +275,11 @@ impl Scope {
     fn perform(&self, state: &mut State, outputs: Vec<Output>) {
         for output in outputs {
             match output {
-                Output::Propose(entry @ (Entry::CheckpointCommitted(_) | Entry::CheckpointAbandoned { .. })) => {
+                Output::Propose(
+                    entry @ (Entry::CheckpointCommitted(_)
+                    | Entry::CheckpointAbandoned { .. }
+                    | Entry::SourcesAdded { .. }),
+                ) => {
                     state.proposals.push(entry);
                 }
                 Output::Propose(entry) => self.decide(state, entry),
@@ -345,11 +370,13 @@ impl Scope {
                 self.report(state, Report::Scanned(report), late);
             }
             Command::Run(plan) => self.run(state, task, &plan),
-            Command::Checkpoint { .. }
-            | Command::Committed { .. }
-            | Command::Abandoned { .. }
-            | Command::AddSources { .. }
-            | Command::Stop => {
+            Command::AddSources { generation, sources } => {
+                // The first task cuts the epochs; the second has none to read.
+                if task == 0 && !self.is(Mutant::SourceReadBeforeEntry) {
+                    state.gen_of(generation.0).members += sources.len() as u8;
+                }
+            }
+            Command::Checkpoint { .. } | Command::Committed { .. } | Command::Abandoned { .. } | Command::Stop => {
                 unreachable!("it has its own action, or was performed at once")
             }
         }
@@ -416,12 +443,44 @@ impl Scope {
             cuts = first.clone();
         }
         state.see(&cuts);
+        let forgotten = self.is(Mutant::AddedSourcesForgotten);
+        let members = if forgotten { plan.zero.sources.len() } else { plan.sources.len() } as u8;
+        if let Some(cut) = cuts.iter().find(|cut| named(**cut) > members) {
+            state.fail(format!("a binding names {} source partitions, its plan knows {members}", named(*cut)));
+        }
+        if !cuts.is_sorted_by_key(|cut| named(*cut)) {
+            state.fail(format!("of {cuts:?} a binding does not name what the one before it names"));
+        }
         let known = (1u8 << cuts.len()) - 1;
         let generation = state.gen_of(plan.generation.0);
         generation.running[task] = true;
+        generation.members = generation.members.max(members);
         if generation.cuts.len() < cuts.len() {
             *generation = Gen { cuts, landed: known, acked: known, ..generation.clone() };
         }
+    }
+
+    /// The first task finds the next source partition.
+    fn find(&self, state: &mut State, late: bool) {
+        let generation = Generation(state.current());
+        let owner = state.gen_of(generation.0);
+        let identity = format!("partition {}", owner.members);
+        if self.is(Mutant::SourceReadBeforeEntry) {
+            owner.members += 1;
+        }
+        let of = SourceKey { source: 0, partition: PartitionId(0) };
+        let spec = PartitionSpec { of, name: identity.clone(), identity, start: 0, end: None };
+        self.report(state, Report::Found(SourcesFound { generation, sources: vec![spec] }), late);
+    }
+
+    fn may_find(&self, state: &State) -> bool {
+        let generation = state.gens.last().expect("there is a generation");
+        let is_added = |entry: &Entry| matches!(entry, Entry::SourcesAdded { .. });
+        let is_told = |command: &Command| matches!(command, Command::AddSources { .. });
+        generation.running[0]
+            && generation.members < state.faults.sources
+            && !state.proposals.iter().any(is_added)
+            && !state.inboxes[0].iter().any(is_told)
     }
 
     fn take_checkpoint(&self, state: &mut State, task: usize, epoch: u8) {
@@ -470,12 +529,13 @@ impl Scope {
 /// The data plane, of the current generation and of zombies.
 impl Scope {
     fn mint(&self, state: &mut State, generation: u64, cut: u8) {
-        state.gen_of(generation).cuts.push(cut);
+        let owner = state.gen_of(generation);
+        owner.cuts.push(cut | owner.members << CHOICE);
     }
 
     /// The cuts that are worth trying: contents are interchangeable until somebody knows one.
-    fn cuts(&self, state: &State, cuts: &Cuts) -> u8 {
-        let first = [&cuts[..], &[0]].concat();
+    fn cuts(&self, state: &State, Gen { cuts, members, .. }: &Gen) -> u8 {
+        let first = [&cuts[..], &[*members << CHOICE]].concat();
         let known = state.gens.iter().map(|generation| &generation.cuts).chain(state.log.iter().map(|(_, cuts)| cuts));
         if known.chain([&state.seen]).any(|known| known.starts_with(&first)) { 2 } else { 1 }
     }
@@ -497,7 +557,7 @@ impl Scope {
         let owner = state.gen_of(generation);
         owner.landed &= !(1 << (epoch - 1));
         if let Some(cut) = owner.cuts.last_mut() {
-            *cut = 1 - *cut;
+            *cut ^= 1;
         }
     }
 
@@ -596,6 +656,9 @@ impl Scope {
             if state.faults.checkpoints > 0 && !state.leader.checkpoint_open() && may_bind {
                 actions.push(Action::Tick);
             }
+            if self.may_find(state) {
+                actions.extend(lates.iter().map(|late| Action::Find { late: *late }));
+            }
             if generation.checkpoint.is_some() && state.proposals.is_empty() {
                 actions.push(Action::CheckpointFails);
             }
@@ -612,7 +675,10 @@ impl Scope {
                 (state.bindings_owner == generation && !state.bindings_looking) || self.is(Mutant::BindingsNotFenced);
             if owns && running[0] {
                 if cuts.len() < usize::from(self.epochs) {
-                    actions.extend((0..self.cuts(state, cuts)).map(|cut| Action::Mint { generation, cut }));
+                    actions.extend(
+                        (0..self.cuts(state, &state.gens[generation as usize - 1]))
+                            .map(|cut| Action::Mint { generation, cut }),
+                    );
                 }
                 let open = (1..=cuts.len() as u8).filter(|epoch| landed >> (epoch - 1) & 1 == 0);
                 let open = open.take(if self.gaps { usize::from(self.epochs) } else { 1 });
@@ -760,6 +826,7 @@ impl Model for Scope {
                 state.faults.checkpoints -= 1;
                 self.handle(&mut state, Event::Tick);
             }
+            Action::Find { late } => self.find(&mut state, late),
             Action::CheckpointFails => {
                 let (epoch, _) = state.gen_of(current).checkpoint?;
                 let (generation, epoch) = (Generation(current), Epoch(u64::from(epoch)));
@@ -874,7 +941,7 @@ fn check(scope: Scope) {
     }
 }
 
-const NO_FAULTS: Faults = Faults { ghosts: 0, unknown: 0, late_inits: 0, late_reports: 0, checkpoints: 0 };
+const NO_FAULTS: Faults = Faults { ghosts: 0, unknown: 0, late_inits: 0, late_reports: 0, checkpoints: 0, sources: 0 };
 
 fn scope(epochs: u8, generations: usize, hosting: Hosting, faults: Faults) -> Scope {
     Scope { epochs, generations, hosting, gaps: false, faults, mutant: None }
@@ -923,12 +990,20 @@ fn checkpoints_abandoned_and_acknowledged_late() {
 }
 
 #[test]
+fn source_partitions_that_come() {
+    let faults = Faults { sources: 1, checkpoints: 1, ..NO_FAULTS };
+    check(scope(2, generations(2), Hosting::Same, Faults { sources: 2, ..faults }));
+    check(scope(2, generations(2), Hosting::Same, Faults { late_reports: 1, ..faults }));
+}
+
+#[test]
 fn every_rule_is_needed() {
     use Hosting::{Merged, Swapped};
     use Mutant::*;
     let ghosts = Faults { ghosts: 1, ..NO_FAULTS };
     let late_inits = Faults { late_inits: 1, ..NO_FAULTS };
     let checkpoints = Faults { checkpoints: 1, ..NO_FAULTS };
+    let sources = Faults { sources: 1, ..NO_FAULTS };
     let late_acks = Faults { checkpoints: 2, late_reports: 1, ..NO_FAULTS };
     for (mutant, hosting, faults) in [
         (NoFirstBarrier, Swapped, NO_FAULTS),
@@ -945,6 +1020,8 @@ fn every_rule_is_needed() {
         (EpochCutAgain, Swapped, NO_FAULTS),
         (BindingsUnderRetention, Swapped, NO_FAULTS),
         (FencedMeansOver, Swapped, late_inits),
+        (SourceReadBeforeEntry, Swapped, sources),
+        (AddedSourcesForgotten, Swapped, sources),
     ] {
         check(Scope { mutant: Some(mutant), ..scope(2, 2, hosting, faults) });
     }

@@ -23,6 +23,8 @@ use crate::retry::Retries;
 use crate::shared::Shared;
 use crate::sinks::SinkMessage;
 
+/// How long the sinks may take to show an epoch that was released to them, where the driver waits for that.
+const SHOWN: Duration = Duration::from_secs(20);
 /// Most bindings in one transaction.
 const GROUP: usize = 64;
 
@@ -255,6 +257,7 @@ impl Driver {
             }
             if failpoint::bug("sink-before-binding") {
                 self.gate.release(&batch);
+                self.await_shown(batch.last().map_or(Epoch::ZERO, |binding| binding.epoch));
                 self.bindings.append(&batch)?;
             } else {
                 self.bindings.append(&batch)?;
@@ -266,6 +269,14 @@ impl Driver {
             failpoint::pass("epoch-released")?;
             let now = wall_clock();
             batch.iter().for_each(|binding| self.latency.observe((now - binding.minted_at).max(0) as f64 / 1e6));
+        }
+    }
+
+    /// Of the bug `sink-before-binding`: the sinks show the epoch for certain, not by chance, when its binding may still fail.
+    fn await_shown(&self, epoch: Epoch) {
+        let began = Instant::now();
+        while self.gate.processed() < epoch && began.elapsed() < SHOWN {
+            std::thread::yield_now();
         }
     }
 

@@ -8,7 +8,7 @@
 //! 2. **Exactly once.** Opened at the position of checkpoint C, the sink is given every epoch after C again. What it shows
 //!    already it compares and suppresses; a difference is an error of kind internal. What is torn it completes.
 //! 3. **Durability.** When [`SinkWriter::sync`] returns, everything written before is durable, and the positions are the ends.
-//!    A checkpoint waits until [`Sink::is_settled`] says so of each.
+//!    A checkpoint waits until [`Sink::is_settled`] says so of them.
 //! 4. **Nothing else.** After [`SinkWriter::replayed`] nothing may be left of the old tail: records beyond the last binding
 //!    are an error that names the sink.
 //! 5. **Fencing.** A sink opened under a generation keeps out every older one.
@@ -73,10 +73,10 @@ pub trait Sink: Send + Sync {
         false
     }
 
-    /// Whether what is before this end of a partition is visible and stays so. A checkpoint is acknowledged when it is: a log may
-    /// have acknowledged a commit, and its readers see it later.
-    fn is_settled(&self, partition: PartitionId, end: u64) -> Result<bool> {
-        let _ = (partition, end);
+    /// Whether what is before these ends of partitions, which [`SinkWriter::sync`] has told, is visible and stays so. A checkpoint is
+    /// acknowledged when it is: a log may have acknowledged a commit, and its readers see it later.
+    fn is_settled(&self, ends: &[(PartitionId, u64)]) -> Result<bool> {
+        let _ = ends;
         Ok(true)
     }
 

@@ -5,11 +5,12 @@ use std::ffi::{CStr, CString, c_char, c_int};
 use std::sync::Arc;
 
 use rdkafka::bindings as sys;
+use sys::rd_kafka_IsolationLevel_t as IsolationLevel;
 use sys::{rd_kafka_ResourceType_t, rd_kafka_admin_op_t, rd_kafka_resp_err_t};
 use thalweg_core::{Error, PartitionId, Result};
 
 use super::KafkaConfig;
-use super::consumer::{Consumer, Isolation};
+use super::consumer::{Consumer, Isolation, PartitionQueue};
 use super::error::{describe, kafka_error};
 use super::partitions::PartitionList;
 use super::patience::patiently;
@@ -17,6 +18,9 @@ use super::patience::patiently;
 const NO_ERROR: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
 /// Of a consumer that reads nothing.
 const WAIT_MS: u32 = 100;
+/// Which offset is asked for.
+const LATEST: i64 = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
+const EARLIEST: i64 = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
 /// Room for librdkafka's messages.
 const MESSAGE_BYTES: usize = 512;
 
@@ -109,6 +113,82 @@ impl Cluster {
             }
             outcome => outcome,
         })
+    }
+
+    /// Reads a partition from an offset on, open transactions included.
+    pub(super) fn records(&self, topic: &str, partition: PartitionId, from: u64) -> Result<PartitionQueue> {
+        self.consumer.partition(topic, partition, from)
+    }
+
+    /// Where readers of committed records stop in these partitions: one request to each broker that leads some.
+    pub(super) fn stable_ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>> {
+        self.list_offsets(topic, partitions, LATEST, IsolationLevel::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED)
+    }
+
+    /// [`Cluster::offsets`] of several partitions: two requests to each broker that leads some.
+    pub(super) fn offsets_of(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<(u64, u64)>> {
+        let all = IsolationLevel::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED;
+        let first = self.list_offsets(topic, partitions, EARLIEST, all)?;
+        let end = self.list_offsets(topic, partitions, LATEST, all)?;
+        Ok(first.into_iter().zip(end).collect())
+    }
+
+    fn list_offsets(
+        &self,
+        topic: &str,
+        partitions: &[PartitionId],
+        which: i64,
+        isolation: IsolationLevel,
+    ) -> Result<Vec<u64>> {
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let doing = format!("asking for offsets of topic {topic:?}");
+        let mut asked = PartitionList::new();
+        partitions.iter().try_for_each(|partition| asked.add(topic, *partition, which))?;
+        let found = self.patiently(&doing, |limit| match self.try_list_offsets(&asked, isolation, limit, &doing) {
+            // What this client knows of the cluster may be old, see `offsets`; of an order it keeps who led a partition.
+            Err(error) if error.code() == "kafka-topic-missing" && self.partitions(topic)?.is_some() => {
+                Err(error.retryable())
+            }
+            Err(error) if error.is_retryable() => {
+                let _ = self.metadata(Some(topic), limit, &doing);
+                Err(error)
+            }
+            outcome => outcome,
+        })?;
+        let offset = |partition: &PartitionId| found.get(&i32::from(partition.0)).copied();
+        let missing = || Error::external("kafka", format!("{doing}: the answer does not name all of them"));
+        partitions.iter().map(|partition| offset(partition).ok_or_else(missing)).collect()
+    }
+
+    fn try_list_offsets(
+        &self,
+        asked: &PartitionList,
+        isolation: IsolationLevel,
+        limit: c_int,
+        doing: &str,
+    ) -> Result<BTreeMap<i32, u64>> {
+        // Safety: the list lives and is copied; results are read before the event that owns them is destroyed.
+        unsafe {
+            let event = self.order(rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, limit, |options, queue| {
+                let refused = sys::rd_kafka_AdminOptions_set_isolation_level(options.cast_mut(), isolation);
+                assert!(refused.is_null(), "the order has this option");
+                sys::rd_kafka_ListOffsets(self.rk(), asked.as_ptr(), options, queue);
+            });
+            let event = event.map_err(|error| error.context(doing))?;
+            let mut count = 0;
+            let result = sys::rd_kafka_event_ListOffsets_result(event.0);
+            let infos = sys::rd_kafka_ListOffsets_result_infos(result, &mut count);
+            let offset = |info: &*const sys::rd_kafka_ListOffsetsResultInfo_t| {
+                let found = &*sys::rd_kafka_ListOffsetsResultInfo_topic_partition(*info);
+                match found.err {
+                    NO_ERROR => Ok((found.partition, u64::try_from(found.offset).unwrap_or(0))),
+                    code => Err(kafka_error(code, doing, &describe(code))),
+                }
+            };
+            slice(infos, c_int::try_from(count).unwrap_or(0)).iter().map(offset).collect()
+        }
     }
 
     /// Makes a topic; returns whether it was not there.

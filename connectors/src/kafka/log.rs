@@ -12,8 +12,7 @@ use super::cluster::Cluster;
 use super::consumer::{Consumer, Isolation, Next, PartitionQueue, headers, parts, timestamp};
 use super::producer::KafkaProducer;
 use crate::log::{
-    Delivery, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Release, Retention, TopicInfo,
-    TopicSpec,
+    Delivery, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo, TopicSpec,
 };
 
 /// How soon, and how often, it is asked where the partition ends when nothing comes, not even its end.
@@ -41,6 +40,8 @@ pub struct KafkaLog {
     look: Look,
     /// The highest generation by which each id was fenced here.
     seen: Mutex<BTreeMap<String, Generation>>,
+    /// How many partitions topics had when it was last asked: they only become more.
+    counts: Mutex<BTreeMap<String, u32>>,
 }
 
 impl KafkaLog {
@@ -51,7 +52,15 @@ impl KafkaLog {
         let config = Arc::new(config);
         let cluster = Arc::new(Cluster::new(&config, client)?);
         let readers = Consumer::open(&config, client, Isolation::Committed, END_MS)?;
-        Ok(Self { config, cluster, trimming: Arc::default(), readers, look, seen: Mutex::default() })
+        Ok(Self {
+            config,
+            cluster,
+            trimming: Arc::default(),
+            readers,
+            look,
+            seen: Mutex::default(),
+            counts: Mutex::default(),
+        })
     }
 
     /// How it is reached.
@@ -83,6 +92,39 @@ impl KafkaLog {
             }
         }
         all
+    }
+
+    /// How many partitions a topic has; asked only where it is not known to have this one.
+    fn partitions(&self, topic: &str, partition: PartitionId) -> Result<Option<u32>> {
+        let known = self.counts.lock().get(topic).copied().filter(|count| u32::from(partition.0) < *count);
+        if known.is_some() {
+            return Ok(known);
+        }
+        let found = self.cluster.partitions(topic)?;
+        self.counts.lock().extend(found.map(|count| (topic.to_owned(), count)));
+        Ok(found)
+    }
+
+    /// [`Log::fence`].
+    fn fenced(&self, id: &str, generation: Generation) -> Result<KafkaProducer> {
+        let stale = |known: Generation| {
+            let text = format!(
+                "producer {id:?}: generation {generation} of the job is over, generation {known} writes: another process runs the job; \
+                 leave it to that one, and do not start this copy of its data folder again"
+            );
+            Error::external("fenced", text)
+        };
+        let known = self.seen.lock().get(id).copied();
+        if let Some(known) = known.filter(|known| *known > generation) {
+            return Err(stale(known));
+        }
+        let producer = KafkaProducer::transactional(&self.config, id)?;
+        let current = (self.look)()?;
+        if current > generation {
+            return Err(stale(current));
+        }
+        self.seen.lock().insert(id.to_owned(), generation);
+        Ok(producer)
     }
 
     /// Checks a topic that is there against what the job needs.
@@ -145,24 +187,7 @@ impl Log for KafkaLog {
     }
 
     fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>> {
-        let stale = |known: Generation| {
-            let text = format!(
-                "producer {id:?}: generation {generation} of the job is over, generation {known} writes: another process runs the job; \
-                 leave it to that one, and do not start this copy of its data folder again"
-            );
-            Error::external("fenced", text)
-        };
-        let known = self.seen.lock().get(id).copied();
-        if let Some(known) = known.filter(|known| *known > generation) {
-            return Err(stale(known));
-        }
-        let producer = KafkaProducer::transactional(&self.config, id)?;
-        let current = (self.look)()?;
-        if current > generation {
-            return Err(stale(current));
-        }
-        self.seen.lock().insert(id.to_owned(), generation);
-        Ok(Box::new(producer))
+        Ok(Box::new(self.fenced(id, generation)?))
     }
 
     fn producer(&self, id: &str, generation: Generation, delivery: Delivery) -> Result<Box<dyn Producer>> {
@@ -173,7 +198,7 @@ impl Log for KafkaLog {
     }
 
     fn reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
-        match self.cluster.partitions(topic)? {
+        match self.partitions(topic, partition)? {
             Some(count) if u32::from(partition.0) < count => {}
             Some(_) => {
                 let text = format!("topic {topic:?} has no partition {partition}");
@@ -195,29 +220,42 @@ impl Log for KafkaLog {
         self.cluster.offsets(topic, partition)
     }
 
-    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
-        // Of what readers of committed records are let see.
-        Ok(self.readers.offsets(topic, partition)?.1)
+    fn offsets_of(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<(u64, u64)>> {
+        self.cluster.offsets_of(topic, partitions)
+    }
+
+    fn stable_ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>> {
+        self.cluster.stable_ends(topic, partitions)
+    }
+
+    fn first_held_back(&self, topic: &str, partition: PartitionId) -> Result<Option<LogRecord>> {
+        let stable = self.cluster.stable_ends(topic, &[partition])?.first().copied().unwrap_or(0);
+        if stable >= self.cluster.offsets(topic, partition)?.1 {
+            return Ok(None);
+        }
+        let queue = self.cluster.records(topic, partition, stable)?;
+        let config = Arc::clone(&self.config);
+        let (mut reader, mut first) = (KafkaReader { queue, config, position: stable, at_end: false }, Vec::new());
+        reader.read(1, &mut first)?;
+        Ok(first.into_iter().next())
     }
 
     /// A broker that dies while it coordinates a transaction can, when it is back, hold it for ended without having written the
     /// marker into every partition (seen with 4.3.1: killed behind PrepareCommit, it went on before it knew the partition's new
     /// leader). Nothing ends the transaction then but the marker of another one of the same producer id, which gives the records of
     /// both the same fate.
-    fn release(&self, Owner { id, release }: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
-        let mut producer = KafkaProducer::transactional(&self.config, id)?;
+    fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
+        let mut producer = match owner.generation {
+            Some(generation) => self.fenced(owner.id, generation)?,
+            None => KafkaProducer::transactional(&self.config, owner.id)?,
+        };
         producer.begin()?;
         // A compacted topic takes no record without a key.
         let filler = NewRecordRef { key: Some(&[]), ..NewRecordRef::default() };
         producer.append_ref(topic, partition, filler)?;
-        match release {
-            Release::Commit => producer.commit().map(drop),
-            Release::Abort => {
-                // What is not delivered is not of the transaction.
-                producer.deliver(self.config.transaction_timeout)?;
-                producer.abort()
-            }
-        }
+        // What is not delivered is not of the transaction.
+        producer.deliver(self.config.transaction_timeout)?;
+        producer.abort()
     }
 
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {

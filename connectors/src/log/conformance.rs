@@ -2,7 +2,7 @@
 
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
-use super::{Log, LogRecord, NewRecord, Producer, Retention, TopicSpec, read_to_end};
+use super::{Log, LogRecord, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled, read_to_end};
 
 const P0: PartitionId = PartitionId(0);
 const P1: PartitionId = PartitionId(1);
@@ -15,7 +15,7 @@ type Clause = fn(&dyn Log) -> Result<()>;
 ///
 /// Panics where a clause is broken, and says which.
 pub fn check(make: impl Fn() -> Box<dyn Log>) {
-    let clauses: [(&str, Clause); 10] = [
+    let clauses: [(&str, Clause); 11] = [
         ("1 a topic has a fixed number of partitions", topics_are_fixed),
         ("1 reading gives everything from an offset on, in order", reads_in_order),
         ("1 records keep key, value and headers", keeps_every_part),
@@ -25,7 +25,8 @@ pub fn check(make: impl Fn() -> Box<dyn Log>) {
         ("3 a producer keeps to its phases", phases),
         ("4 what is not committed is not seen", only_committed),
         ("4 a reader sees what comes", reader_follows),
-        ("5 time does not go back", time_grows),
+        ("5 what is acknowledged is decided soon, and stands", acknowledged_stands),
+        ("6 time does not go back", time_grows),
     ];
     for (clause, run) in clauses {
         let log = make();
@@ -118,6 +119,18 @@ fn reads_in_order(log: &dyn Log) -> Result<()> {
     assert_eq!(reader.position(), one[0].offset + 1, "the position is after the last record");
     assert!(log.topic("conformance-absent")?.is_none(), "what is not there is not there");
     assert_eq!(log.topic(&name)?.map(|topic| topic.partitions), Some(2), "a topic has its partitions");
+    Ok(())
+}
+
+fn acknowledged_stands(log: &dyn Log) -> Result<()> {
+    let name = topic(log, "stands")?;
+    let mut producer = log.fence("conformance-stands", Generation(1))?;
+    let end = put(&mut *producer, &name, P0, &["stands"])?;
+    let ended = await_settled(log, &name, &[(P0, end), (P1, 0)], None)?;
+    assert!(!ended, "nothing is open");
+    assert_eq!(log.offsets_of(&name, &[P1, P0])?, [log.offsets(&name, P1)?, log.offsets(&name, P0)?], "of each");
+    log.release(Owner { id: "conformance-stands", generation: Some(Generation(1)) }, &name, P0)?;
+    assert_eq!(values(&all(log, &name, P0, 0)?), ["stands"], "what is visible stays, and nothing is added");
     Ok(())
 }
 

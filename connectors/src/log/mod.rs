@@ -10,8 +10,9 @@
 //! 3. [`Producer::commit`] makes everything since [`Producer::begin`] durable and visible, per topic partition all or nothing.
 //!    After an error of `commit` the outcome is unknown, and the producer is unusable: fence anew, read what is there.
 //! 4. Readers see only committed records, and never one that could vanish after a crash.
-//! 5. A commit that is acknowledged is decided, and visible soon after: when [`Log::stable_end`] has passed it. Until then a log may
-//!    still lose that decision in a partition, where its transaction then stays open: see [`Log::release`].
+//! 5. A commit that is acknowledged is visible soon after: when [`Log::stable_ends`] have passed it. Until then a log may still lose
+//!    its end in a partition, where the transaction then stays open, and shares the fate of the next one of the same id there: see
+//!    [`Log::release`]. So nobody may act upon what is acknowledged before it is visible ([`await_settled`]).
 //! 6. Time is the broker's: when the record was appended, not when the event happened.
 
 #[doc(hidden)]
@@ -27,7 +28,7 @@ mod source;
 pub(crate) use embedded::check_name as check_topic_name;
 pub use embedded::{CleanReport, Clock, EmbeddedLog, MAX_RECORD_BYTES};
 pub use position::{POSITION_HEADER, Position};
-pub use reading::{Owner, Release, ToEnd, read_to_end};
+pub use reading::{Owner, ToEnd, await_settled, read_to_end};
 pub use sink::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
 pub use source::{LogSource, LogSourceConfig, Start};
 
@@ -145,6 +146,11 @@ pub trait Log: Send + Sync {
     /// The first offset that is kept, and the offset after the last committed record.
     fn offsets(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64)>;
 
+    /// [`Log::offsets`] of several partitions, in as few requests as the log has for that.
+    fn offsets_of(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<(u64, u64)>> {
+        partitions.iter().map(|partition| self.offsets(topic, *partition)).collect()
+    }
+
     /// Drops what is before `offset` (whole segments only); for bindings below C.
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()>;
 
@@ -153,15 +159,24 @@ pub trait Log: Send + Sync {
         std::thread::sleep(time);
     }
 
-    /// The offset before which everything is decided: visible, or dropped for good. An open transaction holds it back, and with it
-    /// what readers see.
-    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
-        Ok(self.offsets(topic, partition)?.1)
+    /// For each partition the offset before which everything is decided: visible, or dropped for good. An open transaction holds it
+    /// back, and with it what readers see. Where a commit is visible when it is acknowledged, nothing is ever held back.
+    fn stable_ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>> {
+        let _ = topic;
+        Ok(vec![u64::MAX; partitions.len()])
     }
 
-    /// Ends what an owner has left open in a partition although the log takes all of its transactions for ended. To be called after
+    /// The first record of the open transaction that holds a partition back, where one does.
+    fn first_held_back(&self, topic: &str, partition: PartitionId) -> Result<Option<LogRecord>> {
+        let _ = (topic, partition);
+        Ok(None)
+    }
+
+    /// Drops what an owner has left open in a partition although the log takes all of its transactions for ended. To be called after
     /// a fence of its id; the producer that has the id now is fenced by it. A log that cannot lose the end of a transaction has
     /// nothing to do.
+    ///
+    /// Errors: `fenced` where the generation of the owner is over; nothing is changed then. Those of the log.
     fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
         let _ = (owner, topic, partition);
         Ok(())

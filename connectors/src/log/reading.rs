@@ -1,8 +1,9 @@
 //! Reading back what was written: up to the end, with nothing left out.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use thalweg_core::{Error, PartitionId, Result};
+use thalweg_core::{Blame, Error, Generation, PartitionId, Result};
 
 use super::{Log, LogReader, LogRecord};
 
@@ -10,33 +11,29 @@ use super::{Log, LogReader, LogRecord};
 const READ_BYTES: usize = 4 << 20;
 /// How long the open transaction of somebody else may hold back what is read: longer than a broker lets one be open by default.
 const HELD_BACK: Duration = Duration::from_secs(16 * 60);
-/// How soon it is looked whether it has ended.
+/// How soon it is looked whether it has ended: at first, for ends follow a commit in a millisecond or two, and later.
+const SOON: Duration = Duration::from_millis(1);
+const SOON_FOR: Duration = Duration::from_millis(10);
 const HELD_BACK_POLL: Duration = Duration::from_millis(10);
-/// When one's own last transaction, which a fence has ended, is taken for one whose end was lost. Ends follow a fence in milliseconds;
-/// to be wrong costs a record that nobody sees.
+/// When one's own last transaction, which a fence has ended, is taken for one whose end was lost; where that did not help, again
+/// after twice that time, and so on. Ends follow a fence in milliseconds; to be wrong costs a record that nobody sees.
 const LOST_END: Duration = Duration::from_millis(500);
 /// How long a reader may say that there is nothing in front of an end that is there.
 const BEHIND: Duration = Duration::from_secs(60);
 /// When the user is told, and how often from then on.
 const WORD: Duration = Duration::from_secs(10);
 
-/// What becomes of records that stand in a partition without the end of their transaction, when somebody ends it at last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// They count: an acknowledged commit must not be undone, and whoever reads the topic can tell what it has to leave out. A
-    /// record without key and value is committed with them.
-    Commit,
-    /// They do not: what was not seen is written again.
-    Abort,
-}
-
 /// The only one who writes a topic, or its records that matter to the reader.
+///
+/// What it has left open in a partition is dropped, whatever was decided: an acknowledged commit counts once it is visible, so nobody
+/// has acted upon it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner<'a> {
     /// The id of its producer, fenced before it reads.
     pub id: &'a str,
-    /// What becomes of what it has left open.
-    pub release: Release,
+    /// The generation that it was fenced for, which must still be the job's when something is ended: a process that was left for dead
+    /// has no say. Nothing where reading is how the generation is found out.
+    pub generation: Option<Generation>,
 }
 
 /// A partition that is read up to the end that it had when this was made.
@@ -46,8 +43,6 @@ pub struct ToEnd {
     reader: Option<Box<dyn LogReader>>,
     from: u64,
     end: u64,
-    /// See [`Release::Commit`].
-    has_fillers: bool,
 }
 
 impl ToEnd {
@@ -66,21 +61,35 @@ impl ToEnd {
         owner: Option<Owner<'_>>,
     ) -> Result<Self> {
         let (_, end) = log.offsets(topic, partition)?;
-        settle(log, topic, partition, end, owner)?;
-        let reader = if from < end { Some(log.reader(topic, partition, from)?) } else { None };
-        let has_fillers = owner.is_some_and(|owner| owner.release == Release::Commit);
-        Ok(Self { reader, from, end, has_fillers })
+        let mut opened = Self::open_all(log, topic, &[(partition, from..end)], owner)?;
+        Ok(opened.pop().expect("one was asked for"))
+    }
+
+    /// The same of several partitions, from an offset to the end that the log has told, side by side.
+    pub fn open_all(
+        log: &dyn Log,
+        topic: &str,
+        parts: &[(PartitionId, Range<u64>)],
+        owner: Option<Owner<'_>>,
+    ) -> Result<Vec<Self>> {
+        let ends: Vec<_> = parts.iter().map(|(partition, part)| (*partition, part.end)).collect();
+        await_settled(log, topic, &ends, owner)?;
+        let open = |(partition, Range { start: from, end }): &(PartitionId, Range<u64>)| {
+            let reader = if from < end { Some(log.reader(topic, *partition, *from)?) } else { None };
+            Ok(Self { reader, from: *from, end: *end })
+        };
+        parts.iter().map(open).collect()
     }
 
     /// Gives every committed record to `take`; returns the offset up to which everything was given.
     ///
     /// Errors: those of the log and of `take`.
     pub fn read(self, mut take: impl FnMut(LogRecord) -> Result<()>) -> Result<u64> {
-        let Self { reader: Some(mut reader), end, has_fillers, .. } = self else { return Ok(self.from) };
+        let Self { reader: Some(mut reader), end, .. } = self else { return Ok(self.from) };
         let (mut records, mut waited) = (Vec::new(), Duration::ZERO);
         loop {
             let any = reader.read(READ_BYTES, &mut records)?;
-            records.drain(..).filter(|record| !(has_fillers && is_filler(record))).try_for_each(&mut take)?;
+            records.drain(..).try_for_each(&mut take)?;
             if reader.position() >= end {
                 return Ok(reader.position());
             }
@@ -109,39 +118,64 @@ pub fn read_to_end(
     ToEnd::open(log, topic, partition, from, owner)?.read(take)
 }
 
-/// Waits until everything before `end` is decided.
-fn settle(log: &dyn Log, topic: &str, partition: PartitionId, end: u64, owner: Option<Owner<'_>>) -> Result<()> {
-    let (mut waited, mut owner, mut next_word) = (Duration::ZERO, owner, WORD);
+/// Waits until everything before these ends of partitions is decided. What the owner has left open there is dropped.
+///
+/// Returns whether anything may have been, here or by a process that took the job over meanwhile: a new producer of the owner's id
+/// has to be fenced then.
+///
+/// Errors: those of the log; `fenced` where the owner's generation is over; `log-held-back` where a transaction does not end.
+pub fn await_settled(
+    log: &dyn Log,
+    topic: &str,
+    ends: &[(PartitionId, u64)],
+    owner: Option<Owner<'_>>,
+) -> Result<bool> {
+    let (mut waited, mut released, mut next_release, mut next_word) = (Duration::ZERO, false, LOST_END, WORD);
     loop {
-        let stable = log.stable_end(topic, partition)?;
-        if stable >= end {
-            return Ok(());
+        let held = held_back(log, topic, ends)?;
+        let Some((partition, stable, end)) = held.first() else { return Ok(released || waited >= LOST_END / 2) };
+        if let Some(owner) = owner.filter(|_| waited >= next_release) {
+            next_release *= 2;
+            released = true;
+            held.iter().try_for_each(|(partition, stable, _)| release(log, owner, topic, *partition, *stable))?;
         }
-        if let Some(owner) = owner.take_if(|_| waited >= LOST_END) {
-            tracing::warn!(
-                "topic {topic:?}, partition {partition}: the end of a transaction at offset {stable} is lost; it is ended"
-            );
-            log.release(owner, topic, partition)?;
-        }
+        let place = format!("topic {topic:?}, partition {partition}");
         if waited >= HELD_BACK {
             let text = format!(
-                "topic {topic:?}, partition {partition}: an open transaction at offset {stable} holds back what is behind it, up to \
-                 {end}; find its producer and end it (kafka-transactions.sh find-hanging)"
+                "{place}: an open transaction at offset {stable} holds back what is behind it, up to {end}; find its producer and end \
+                 it (kafka-transactions.sh find-hanging)"
             );
             return Err(Error::external("log-held-back", text));
         }
         if waited >= next_word {
             next_word += WORD;
             tracing::warn!(
-                "topic {topic:?}, partition {partition}: waiting for the end of the transaction at offset {stable}, which holds back \
-                 what is behind it, up to {end}"
+                "{place}: waiting for the end of the transaction at offset {stable}, which holds back what is behind it, up to {end}"
             );
         }
-        log.wait(HELD_BACK_POLL);
-        waited += HELD_BACK_POLL;
+        let step = if waited < SOON_FOR { SOON } else { HELD_BACK_POLL };
+        log.wait(step);
+        waited += step;
     }
 }
 
-fn is_filler(record: &LogRecord) -> bool {
-    record.record.value.is_none() && record.record.key.as_ref().is_none_or(Vec::is_empty)
+/// The partitions whose ends are not decided: where each is held back, and its end.
+fn held_back(log: &dyn Log, topic: &str, ends: &[(PartitionId, u64)]) -> Result<Vec<(PartitionId, u64, u64)>> {
+    let partitions: Vec<_> = ends.iter().map(|(partition, _)| *partition).collect();
+    let stable = log.stable_ends(topic, &partitions)?;
+    let held = ends.iter().zip(stable).filter(|((_, end), stable)| stable < end);
+    Ok(held.map(|((partition, end), stable)| (*partition, stable, *end)).collect())
+}
+
+/// [`Log::release`], which is tried again later where the log does not take it.
+fn release(log: &dyn Log, owner: Owner<'_>, topic: &str, partition: PartitionId, stable: u64) -> Result<()> {
+    let place = format!("topic {topic:?}, partition {partition}");
+    tracing::warn!("{place}: the end of a transaction at offset {stable} is lost; it is dropped");
+    match log.release(owner, topic, partition) {
+        Err(error) if error.blame() == Blame::External && error.code() != "fenced" => {
+            tracing::warn!("{place}: {error}; it is tried again");
+            Ok(())
+        }
+        outcome => outcome,
+    }
 }

@@ -7,17 +7,18 @@
 
 mod murmur;
 mod producer;
+mod settling;
 mod tail;
 mod writer;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use thalweg_core::{PartitionCount, PartitionId, Result};
 
 use super::{Delivery, Log, Retention, TopicSpec};
 use crate::{Sink, SinkContext, SinkWriter};
 pub use producer::SinkProducer;
+use settling::Settling;
 use writer::LogSinkWriter;
 
 /// How the partition of a topic is chosen for a record that names none itself.
@@ -60,8 +61,7 @@ pub struct LogSink {
     log: Arc<dyn Log>,
     producer: Arc<SinkProducer>,
     target: Target,
-    /// What was asked for last, by partition of the topic: it only grows.
-    settled: Mutex<Vec<u64>>,
+    settling: Arc<Settling>,
 }
 
 impl LogSink {
@@ -78,8 +78,8 @@ impl LogSink {
         let count = found.map(|found| found.partitions).or(config.topic_partitions);
         let count = count.unwrap_or_else(|| config.partitions.get());
         let compacted = found.is_some_and(|found| found.compacted);
-        let settled = Mutex::new(vec![0; count as usize]);
-        Ok(Self { log, producer, target: Target { config, count, compacted }, settled })
+        let settling = Arc::new(Settling::new(Arc::clone(&producer), config.topic.clone(), count));
+        Ok(Self { log, producer, target: Target { config, count, compacted }, settling })
     }
 }
 
@@ -102,16 +102,13 @@ impl Target {
 impl Sink for LogSink {
     /// One end for each partition of the topic.
     fn ends(&self) -> Result<Vec<(PartitionId, u64)>> {
-        let partitions = (0..self.target.count).map(|partition| PartitionId(partition as u16));
-        partitions.map(|partition| Ok((partition, self.log.offsets(self.target.name(), partition)?.1))).collect()
+        let partitions: Vec<_> = (0..self.target.count).map(|partition| PartitionId(partition as u16)).collect();
+        let offsets = self.log.offsets_of(self.target.name(), &partitions)?;
+        Ok(partitions.into_iter().zip(offsets).map(|(partition, (_, end))| (partition, end)).collect())
     }
 
-    fn is_settled(&self, partition: PartitionId, end: u64) -> Result<bool> {
-        let settled = &mut self.settled.lock()[usize::from(partition.0)];
-        if *settled < end && self.producer.delivery() == Delivery::ExactlyOnce {
-            *settled = self.log.stable_end(self.target.name(), partition)?;
-        }
-        Ok(*settled >= end || self.producer.delivery() == Delivery::AtLeastOnce)
+    fn is_settled(&self, ends: &[(PartitionId, u64)]) -> Result<bool> {
+        self.settling.look(ends)
     }
 
     fn open(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
@@ -122,8 +119,10 @@ impl Sink for LogSink {
             (partition, end.map_or(0, |(_, end)| *end))
         });
         let producer = Arc::clone(&self.producer);
-        let (target, ends) = (self.target.clone(), ends.collect());
-        let mut writer = LogSinkWriter::new(target, context.job_id, context.checkpoint, producer, ends, incarnation);
+        self.settling.enter(context.job_id);
+        let (target, settling, ends) = (self.target.clone(), Arc::clone(&self.settling), ends.collect());
+        let mut writer =
+            LogSinkWriter::new(target, context.job_id, context.checkpoint, (producer, incarnation), settling, ends);
         if self.producer.delivery() == Delivery::ExactlyOnce {
             writer.scan()?;
         }

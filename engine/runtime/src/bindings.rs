@@ -3,13 +3,15 @@
 //! Value: format version (1 byte, now 1), then the postcard form of [`Binding`]. Key: none. The log frames and checks the bytes.
 
 use std::sync::Arc;
-use thalweg_connectors::log::{Log, NewRecord, Owner, Producer, Release, Retention, TopicSpec, read_to_end};
+use thalweg_connectors::log::{Log, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled, read_to_end};
 
 use thalweg_core::{Binding, Blame, Epoch, Error, Generation, JobId, PartitionId, Result, failpoint};
 
 const VERSION: u8 = 1;
 const PARTITION: PartitionId = PartitionId(0);
 
+/// What was acknowledged is not there.
+const LOST: &str = "bindings-lost-end";
 /// Attempts to make bindings durable, each by a new producer, before the task gives up; each waits for the log by itself.
 const MAX_ATTEMPTS: u32 = 8;
 /// Bindings below C that are left in the log before it is trimmed: some seconds of epochs.
@@ -43,9 +45,8 @@ fn id_of(job: JobId) -> String {
     format!("{job}-bindings")
 }
 
-/// What was acknowledged may have been acted upon: it stays.
-fn owner(id: &str) -> Option<Owner<'_>> {
-    Some(Owner { id, release: Release::Commit })
+fn owner(id: &str, generation: Generation) -> Option<Owner<'_>> {
+    Some(Owner { id, generation: Some(generation) })
 }
 
 impl BindingsWriter {
@@ -58,8 +59,8 @@ impl BindingsWriter {
         Ok(Self { log, topic, id, generation, producer, known, offsets: Vec::new() })
     }
 
-    /// Makes the bindings durable, in one transaction. Where its outcome is unknown, a new producer fences the old one, reads what is
-    /// there, and appends unchanged what is not.
+    /// Makes the bindings durable, in one transaction, and waits until they are visible: what a log has acknowledged before that may be
+    /// lost yet. Where the outcome is unknown, a new producer fences the old one, reads what is there, and appends unchanged what is not.
     ///
     /// Errors: a newer generation; a log that stays away.
     pub fn append(&mut self, mut bindings: &[Binding]) -> Result<()> {
@@ -81,15 +82,13 @@ impl BindingsWriter {
 
     /// A failure of the disk is for the next process to look at.
     fn can_look(&self, error: &Error) -> bool {
-        self.producer.is_spent() && !matches!(error.code(), "disk-full" | "io")
+        error.code() == LOST || self.producer.is_spent() && !matches!(error.code(), "disk-full" | "io")
     }
 
     fn try_append(&mut self, bindings: &[Binding]) -> Result<()> {
         failpoint::pass("bindings-append")?;
         if self.producer.is_spent() {
-            // What it has acknowledged is there, also where the broker died before all of its ends were written.
-            let there = self.renew(&[])?;
-            assert_eq!(there, 0, "no binding is looked for");
+            self.producer = self.log.fence(&self.id, self.generation)?;
         }
         self.producer.begin()?;
         for binding in bindings {
@@ -100,8 +99,12 @@ impl BindingsWriter {
             self.producer.append(&self.topic, PARTITION, NewRecord { value: Some(value), ..NewRecord::default() })?;
         }
         let ends = self.producer.commit()?;
-        failpoint::pass("bindings-durable")?;
         let end = ends.first().map_or(0, |(_, _, end)| *end);
+        let owner = owner(&self.id, self.generation);
+        if await_settled(&*self.log, &self.topic, &[(PARTITION, end)], owner)? {
+            return Err(Error::external(LOST, format!("{}: the log has lost the end of a transaction", self.topic)));
+        }
+        failpoint::pass("bindings-durable")?;
         let first = end.saturating_sub(bindings.len() as u64);
         self.offsets.extend(bindings.iter().zip(first..).map(|(binding, offset)| (binding.epoch, offset)));
         self.known = self.known.max(end);
@@ -112,8 +115,8 @@ impl BindingsWriter {
     /// ones.
     fn renew(&mut self, bindings: &[Binding]) -> Result<usize> {
         self.producer = self.log.fence(&self.id, self.generation)?;
-        let (mut there, offsets) = (0, &mut self.offsets);
-        self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, owner(&self.id), |record| {
+        let (owner, mut there, offsets) = (owner(&self.id, self.generation), 0, &mut self.offsets);
+        self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, owner, |record| {
             let binding = decode(record.record.value.as_deref().unwrap_or_default())?;
             if bindings.get(there) == Some(&binding) {
                 offsets.push((binding.epoch, record.offset));
@@ -141,10 +144,12 @@ impl BindingsWriter {
     }
 }
 
-/// All bindings after `after` that are in the log, of every generation, in log order.
-pub fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
+/// All bindings after `after` that are in the log, of every generation, in log order. What their writer has left open is ended for
+/// the generation that has fenced it, where there is one.
+pub fn read(log: &dyn Log, job: JobId, after: Epoch, fenced_for: Option<Generation>) -> Result<Vec<Stored>> {
     let (topic, id, mut found) = (topic_of(job), id_of(job), Vec::new());
-    read_to_end(log, &topic, PARTITION, 0, owner(&id), |record| {
+    let owner = fenced_for.and_then(|generation| owner(&id, generation));
+    read_to_end(log, &topic, PARTITION, 0, owner, |record| {
         let binding = decode(record.record.value.as_deref().unwrap_or_default())
             .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;
         if binding.epoch > after {

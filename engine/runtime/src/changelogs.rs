@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use thalweg_connectors::log::{Log, NewRecord, Producer, Retention, TopicSpec};
-use thalweg_core::{Generation, JobId, PartitionCount, PartitionId, Result, Series, TaskIndex, failpoint};
+use thalweg_connectors::log::{Log, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled};
+use thalweg_core::{Error, Generation, JobId, PartitionCount, PartitionId, Result, Series, TaskIndex, failpoint};
 use thalweg_state::SealedStore;
 
 /// Tombstones are kept so long after the first cleaning that saw them: longer than any restore reads.
@@ -52,8 +52,10 @@ impl Changelogs {
         Ok(Self { log, job, id, generation, stores, producer })
     }
 
-    /// Writes all records of a checkpoint in one transaction, and puts the ends of the changelogs into `sealed`; counts the
-    /// bytes in `written`.
+    /// Writes all records of a checkpoint in one transaction, waits until they are visible, and puts the ends of the changelogs into
+    /// `sealed`; counts the bytes in `written`.
+    ///
+    /// Not before they are visible may the checkpoint be committed: a later transaction that fails could take them with it.
     ///
     /// Errors: the outcome is unknown then, and the checkpoint has to be given up. The next call fences anew.
     pub fn write(&mut self, sealed: &mut [SealedStore], written: &Series) -> Result<()> {
@@ -83,6 +85,7 @@ impl Changelogs {
             producer.commit()?.into_iter().map(|(topic, partition, end)| ((topic, partition), end)).collect();
         failpoint::pass("checkpoint-changelog")?;
         written.add(bytes as u64);
+        self.settle(&ends)?;
         for store in sealed.iter_mut().filter(|store| self.stores.iter().any(|own| own == store.name())) {
             let topic = changelog_topic(self.job, store.name());
             for partition in store.partitions().iter().map(|sealed| sealed.partition).collect::<Vec<_>>() {
@@ -93,4 +96,23 @@ impl Changelogs {
         }
         Ok(())
     }
+
+    fn settle(&mut self, ends: &BTreeMap<(String, PartitionId), u64>) -> Result<()> {
+        for store in &self.stores {
+            let topic = changelog_topic(self.job, store);
+            let own = ends.iter().filter(|((name, _), _)| *name == topic);
+            let own: Vec<_> = own.map(|((_, partition), end)| (*partition, *end)).collect();
+            let owner = owner(&self.id, self.generation);
+            if !own.is_empty() && await_settled(&*self.log, &topic, &own, Some(owner))? {
+                let text = format!("topic {topic:?}: the log has lost the end of a transaction");
+                return Err(Error::external("changelog-lost", text));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who writes, to those who read it back.
+pub(crate) fn owner(id: &str, generation: Generation) -> Owner<'_> {
+    Owner { id, generation: Some(generation) }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use thalweg_connectors::Sink;
-use thalweg_core::{Blame, Epoch, Generation, Result, Series, SinkKey, failpoint};
+use thalweg_core::{Blame, Epoch, Generation, PartitionId, Result, Series, SinkKey, failpoint};
 use thalweg_operators::Failure;
 use thalweg_state::{Backend, CommittedView, PendingFile, SealedStore};
 
@@ -34,15 +34,23 @@ struct Open {
     /// Its changelogs could not be written: it waits to be given up.
     failed: bool,
     files: Option<(Vec<PendingFile>, Durable)>,
-    /// Where the sinks ended; before that, those of them that are not settled.
+    /// Where the sinks ended, and those of them that are not settled.
     sinks: Option<Vec<(SinkKey, u64)>>,
-    unsettled: Vec<(SinkKey, u64)>,
+    unsettled: BTreeMap<u16, Vec<(PartitionId, u64)>>,
     told: bool,
 }
 
 impl Open {
     fn new(epoch: Epoch) -> Self {
-        Self { epoch, sealed: Vec::new(), failed: false, files: None, sinks: None, unsettled: Vec::new(), told: false }
+        Self {
+            epoch,
+            sealed: Vec::new(),
+            failed: false,
+            files: None,
+            sinks: None,
+            unsettled: BTreeMap::new(),
+            told: false,
+        }
     }
 }
 
@@ -88,7 +96,9 @@ impl Checkpointer {
                 }
                 Ok(CheckpointMessage::Synced(epoch, sinks)) => {
                     if let Some(open) = open.as_mut().filter(|open| open.epoch == epoch) {
-                        open.unsettled.clone_from(&sinks);
+                        for (key, end) in &sinks {
+                            open.unsettled.entry(key.sink).or_default().push((key.partition, *end));
+                        }
                         open.sinks = Some(sinks);
                     }
                 }
@@ -151,17 +161,14 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Looks which of the sinks' ends are visible by now.
+    /// Looks which of the sinks show everything by now.
     fn settle(&self, open: &mut Open) -> Result<()> {
         let mut outcome = Ok(());
-        open.unsettled.retain(|(key, end)| {
-            let settled = self.sinks.get(&key.sink).map_or(Ok(true), |sink| sink.is_settled(key.partition, *end));
-            match settled {
-                Ok(settled) => !settled,
-                Err(error) => {
-                    outcome = Err(error);
-                    true
-                }
+        open.unsettled.retain(|sink, ends| match self.sinks.get(sink).map_or(Ok(true), |sink| sink.is_settled(ends)) {
+            Ok(settled) => !settled,
+            Err(error) => {
+                outcome = Err(error);
+                true
             }
         });
         outcome

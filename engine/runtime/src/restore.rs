@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use thalweg_connectors::log::{Log, Owner, Release, read_to_end};
+use thalweg_connectors::log::{Log, Owner, read_to_end};
 use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState, TaskIndex};
 use thalweg_operators::ChangelogKind;
 use thalweg_state::changelog::Fold;
@@ -50,7 +50,8 @@ pub(crate) fn restore(
 /// A store, and the log with its changelog where it has one.
 pub type StoreLog = (String, Option<Arc<dyn Log>>);
 
-/// Brings every store of a folder, whose pending files are recovered, to C.
+/// Brings every store of a folder, whose pending files are recovered, to C. A changelog that does not come to what C says is read
+/// once more, before that is an error.
 ///
 /// Errors: those of [`restore`].
 pub fn restore_stores(
@@ -69,9 +70,7 @@ pub fn restore_stores(
             Local::AtC => {}
             local @ (Local::Behind | Local::Missing) => match (changelog, local) {
                 (Some(log), _) => {
-                    let topic = changelog_topic(recovery.zero.job_id, &state.store);
-                    let offsets = log.offsets(&topic, state.partition)?;
-                    from_changelogs.push(Changelog { state, log: &**log, topic, offsets });
+                    from_changelogs.push(Changelog::of(state, &**log, recovery)?);
                 }
                 (None, Local::Behind) => return Err(lost(state, "is of an earlier checkpoint")),
                 (None, _) => return Err(lost(state, "is not on this disk")),
@@ -81,11 +80,19 @@ pub fn restore_stores(
     if !from_changelogs.is_empty() {
         progress.begin(from_changelogs.iter().map(Changelog::records).sum());
         let id = changelogs::id_of(recovery.zero.job_id, task);
-        // Whether a checkpoint is committed says the lineage, not the log: what is left open may as well be seen.
-        let owner = Owner { id: &id, release: Release::Commit };
-        for changelog in from_changelogs {
+        let owner = changelogs::owner(&id, recovery.generation);
+        for changelog in &from_changelogs {
             let committed = (checkpoint.generation, checkpoint.epoch);
-            from_changelog(backend, changelog, owner, recovery, committed, progress)?;
+            let read = || from_changelog(backend, changelog, owner, recovery, committed, progress);
+            match read() {
+                // What is cleaned while it is read may have kept two records from each other.
+                Err(error) if error.code() == "state-digest" => {
+                    tracing::warn!("{error}; the changelog is read once more");
+                    progress.again(changelog.records());
+                    read()?;
+                }
+                outcome => outcome?,
+            }
         }
         progress.end();
     }
@@ -156,7 +163,13 @@ struct Changelog<'a> {
     offsets: (u64, u64),
 }
 
-impl Changelog<'_> {
+impl<'a> Changelog<'a> {
+    fn of(state: &'a StoreState, log: &'a dyn Log, recovery: &RecoveryPlan) -> Result<Self> {
+        let topic = changelog_topic(recovery.zero.job_id, &state.store);
+        let offsets = log.offsets(&topic, state.partition)?;
+        Ok(Self { state, log, topic, offsets })
+    }
+
     /// How many records there are to read, as offsets tell.
     fn records(&self) -> u64 {
         self.offsets.1 - self.offsets.0
@@ -166,16 +179,16 @@ impl Changelog<'_> {
 /// Reads the whole changelog of a partition and puts what it comes to in place of what is there.
 fn from_changelog(
     backend: &Backend,
-    Changelog { state, log, topic, offsets: (first, _) }: Changelog<'_>,
+    Changelog { state, log, topic, offsets: (first, _) }: &Changelog<'_>,
     owner: Owner<'_>,
     recovery: &RecoveryPlan,
     committed: (Generation, Epoch),
     progress: &RestoreProgress,
 ) -> Result<()> {
     let mut fold = Fold::default();
-    let mut reached = first;
+    let mut reached = *first;
     // To the fenced end of the log, not to C's offset: what is there may prove that a record of C is obsolete.
-    let end = read_to_end(log, &topic, state.partition, first, Some(owner), |record| {
+    let end = read_to_end(*log, topic, state.partition, *first, Some(owner), |record| {
         // By offsets, as the total is: compaction leaves gaps in both.
         progress.advance(record.offset + 1 - reached);
         reached = record.offset + 1;

@@ -21,6 +21,11 @@ impl RestoreProgress {
         *self.since.lock() = Some(Instant::now());
     }
 
+    /// So many have to be read once more.
+    pub(crate) fn again(&self, records: u64) {
+        self.total.fetch_add(records, Ordering::AcqRel);
+    }
+
     /// So many more are read.
     pub(crate) fn advance(&self, records: u64) {
         self.done.fetch_add(records, Ordering::AcqRel);
@@ -73,6 +78,8 @@ mod tests {
         // Records may be appended, and counted, while a changelog is read.
         progress.advance(7);
         assert_eq!(progress.remaining(), 0);
+        progress.again(5);
+        assert_eq!(progress.remaining(), 4);
         progress.end();
         assert_eq!(progress.info(), None);
     }

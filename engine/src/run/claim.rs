@@ -12,7 +12,7 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use thalweg_connectors::kafka::{KafkaConfig, KafkaLog};
-use thalweg_connectors::log::{Log, NewRecord, Owner, Release, Retention, TopicSpec, read_to_end};
+use thalweg_connectors::log::{Log, NewRecord, Owner, Retention, TopicSpec, await_settled, read_to_end};
 use thalweg_core::{Blame, Error, Generation, JobId, PartitionId, Result, failpoint};
 
 const VERSION: u8 = 1;
@@ -98,9 +98,14 @@ impl Claims {
         producer.begin()?;
         producer.append(&self.topic, PARTITION, NewRecord { value: Some(claim.encode()), ..NewRecord::default() })?;
         let ends = producer.commit()?;
+        let end = ends.first().map_or(0, |(_, _, end)| *end);
+        let (id, generation) = (self.id(), None);
+        if await_settled(&*self.log, &self.topic, &[(PARTITION, end)], Some(Owner { id: &id, generation }))? {
+            return Err(Error::external("claim-lost", format!("{}: the cluster has lost the claim", self.topic)));
+        }
         failpoint::pass("claim-durable")?;
         // What is before it has no meaning any more.
-        ends.first().map_or(Ok(()), |(topic, partition, end)| self.log.trim(topic, *partition, end - 1))
+        self.log.trim(&self.topic, PARTITION, end.saturating_sub(1))
     }
 
     fn id(&self) -> String {
@@ -111,7 +116,8 @@ impl Claims {
     fn last(&self) -> Result<Option<Claim>> {
         let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut last, id) = (None, self.id());
-        let owner = Some(Owner { id: &id, release: Release::Commit });
+        // To be found out by this very look: no generation is asked for.
+        let owner = Some(Owner { id: &id, generation: None });
         read_to_end(&*self.log, &self.topic, PARTITION, 0, owner, |record| {
             let value = record.record.value.unwrap_or_default();
             let claim = Claim::decode(&value).ok_or_else(|| {

@@ -6,7 +6,7 @@ use thalweg_connectors::log::simulated::{Fate, Fates, SimulatedCluster, Step};
 use thalweg_core::PartitionId;
 use thalweg_tests::Random;
 
-use crate::world::{PARTITIONS, changelog};
+use crate::world::{PARTITIONS, STRANGER, changelog};
 
 /// What is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,7 @@ pub(crate) enum Question {
     Action,
     Fate,
     Arrival,
+    Marker,
     Cleaning,
 }
 
@@ -36,24 +37,33 @@ struct State {
 /// See the module's description.
 pub(crate) struct Chance {
     state: Mutex<State>,
+    odds: Odds,
+}
+
+/// What may happen besides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Odds {
     /// The changelog is cleaned while it is read, record by record.
-    cleans: bool,
+    pub(crate) cleans: bool,
+    /// A broker that dies loses the marker of a transaction in a partition. Only the id that has left it open can end it then, which
+    /// is for a task whose partitions are its own for ever: where they change places, nobody knows whose it is.
+    pub(crate) loses_markers: bool,
 }
 
 /// A prefix of a partition is cleaned up to so many thirds of it.
 pub(crate) const THIRDS: u64 = 3;
 
 impl Chance {
-    pub(crate) fn seeded(seed: u64, faults: u32, cleans: bool) -> Self {
-        Self::new(Way::Seeded { random: Random::new(seed), faults }, cleans)
+    pub(crate) fn seeded(seed: u64, faults: u32, odds: Odds) -> Self {
+        Self::new(Way::Seeded { random: Random::new(seed), faults }, odds)
     }
 
-    pub(crate) fn scripted(departures: &[(usize, usize)], cleans: bool) -> Self {
-        Self::new(Way::Scripted(departures.to_vec()), cleans)
+    pub(crate) fn scripted(departures: &[(usize, usize)], odds: Odds) -> Self {
+        Self::new(Way::Scripted(departures.to_vec()), odds)
     }
 
-    fn new(way: Way, cleans: bool) -> Self {
-        Self { state: Mutex::new(State { way, answers: Vec::new() }), cleans }
+    fn new(way: Way, odds: Odds) -> Self {
+        Self { state: Mutex::new(State { way, answers: Vec::new() }), odds }
     }
 
     /// One of `count` answers; 0 is what happens where nothing fails.
@@ -72,13 +82,15 @@ impl Chance {
                 let often = match question {
                     Question::Action => 3,
                     Question::Fate | Question::Arrival => 4,
+                    Question::Marker => 6,
                     Question::Cleaning => 3,
                 };
-                if count < 2 || !random.once_in(often) || (question == Question::Fate && *faults == 0) {
+                let is_fault = matches!(question, Question::Fate | Question::Marker);
+                if count < 2 || !random.once_in(often) || (is_fault && *faults == 0) {
                     return 0;
                 }
                 let answer = random.below(count as u64) as usize;
-                if question == Question::Fate && answer > 0 {
+                if is_fault && answer > 0 {
                     *faults -= 1;
                 }
                 answer
@@ -116,7 +128,7 @@ impl Fates for Chance {
                 index => cluster.deliver(index - 1),
             }
         }
-        if self.cleans && step == Step::Read {
+        if self.odds.cleans && step == Step::Read {
             let answer = self.choose(Question::Cleaning, 1 + usize::from(PARTITIONS) * THIRDS as usize) as u64;
             if let Some(answer) = answer.checked_sub(1) {
                 clean(cluster, (answer / THIRDS) as u16, answer % THIRDS + 1);
@@ -128,7 +140,13 @@ impl Fates for Chance {
         Fate::ALL[self.choose(Question::Fate, Fate::ALL.len())]
     }
 
+    fn lost_marker(&self, id: &str, partitions: usize) -> Option<usize> {
+        // Whoever else writes has to look after its own.
+        let may_lose = self.odds.loses_markers && id != STRANGER;
+        if may_lose { self.choose(Question::Marker, 1 + partitions).checked_sub(1) } else { None }
+    }
+
     fn read_bytes(&self) -> usize {
-        if self.cleans { 1 } else { usize::MAX }
+        if self.odds.cleans { 1 } else { usize::MAX }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thalweg_connectors::log::simulated::{SimulatedCluster, SimulatedLog};
 use thalweg_connectors::log::{
-    Log, LogReader, LogRecord, NewRecord, NewRecordRef, Producer, Retention, TopicInfo, TopicSpec,
+    Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo, TopicSpec,
 };
 use thalweg_coordinator::JobHistory;
 use thalweg_core::{Error, Generation, PartitionId, Result};
@@ -34,7 +34,15 @@ pub(crate) enum Mistake {
     MarkerForPositions,
     NoRescan,
     ScanToStableEnd,
+    // Of markers that a broker loses.
+    NotReleased,
+    SettledNotAwaited,
+    DecidedTakenForVisible,
+    SinksReleasedByCommit,
+    BindingsNotAwaited,
+    AcknowledgedNotLookedFor,
     // Of the changelog.
+    ChangelogNotAwaited,
     ChangelogNotFenced,
     CheckpointBeforeChangelog,
     SingleSlot,
@@ -44,10 +52,14 @@ pub(crate) enum Mistake {
     NoRetentionOfTombstones,
     AbandonedCounted,
     AbandonedTakenForCommitted,
+    /// Of every read, what is written is not given.
+    Misread,
+    /// Of the first one of a process. That one may be: it is made up for.
+    MisreadOnce,
 }
 
 impl Mistake {
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 33] = [
         Self::NoFirstBarrier,
         Self::NoSecondBarrier,
         Self::NoLookAfterInit,
@@ -64,6 +76,13 @@ impl Mistake {
         Self::MarkerForPositions,
         Self::NoRescan,
         Self::ScanToStableEnd,
+        Self::NotReleased,
+        Self::SettledNotAwaited,
+        Self::DecidedTakenForVisible,
+        Self::SinksReleasedByCommit,
+        Self::BindingsNotAwaited,
+        Self::AcknowledgedNotLookedFor,
+        Self::ChangelogNotAwaited,
         Self::ChangelogNotFenced,
         Self::CheckpointBeforeChangelog,
         Self::SingleSlot,
@@ -73,16 +92,26 @@ impl Mistake {
         Self::NoRetentionOfTombstones,
         Self::AbandonedCounted,
         Self::AbandonedTakenForCommitted,
+        Self::Misread,
     ];
 
     pub(crate) fn first_seed(self) -> u64 {
         FIRST_SEEDS.iter().find(|(mistake, _)| *mistake == self).map_or(0, |(_, seed)| *seed)
     }
 
+    fn is_from(self, first: Self) -> bool {
+        let place = |of: Self| Self::ALL.iter().position(|mistake| *mistake == of);
+        place(self) >= place(first)
+    }
+
     /// Whether it can only be made where there is state.
     pub(crate) fn is_of_changelog(self) -> bool {
-        Self::ALL.iter().position(|mistake| *mistake == self)
-            >= Self::ALL.iter().position(|mistake| *mistake == Self::ChangelogNotFenced)
+        self.is_from(Self::ChangelogNotAwaited)
+    }
+
+    /// Whether it can only be made where brokers lose markers.
+    pub(crate) fn is_of_lost_markers(self) -> bool {
+        self.is_from(Self::NotReleased) && !self.is_from(Self::ChangelogNotFenced)
     }
 }
 
@@ -110,8 +139,8 @@ pub(crate) struct WrongLog {
     pub(crate) history: Arc<Mutex<JobHistory>>,
     pub(crate) mistake: Mistake,
     pub(crate) known: Arc<Mutex<Known>>,
-    /// Ids that were fenced, and partitions that were read, by this process.
-    pub(crate) done: Mutex<BTreeSet<String>>,
+    /// Ids that were fenced, partitions that were read, and ids whose last transaction was acknowledged, by this process.
+    pub(crate) done: Arc<Mutex<BTreeSet<String>>>,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -154,6 +183,7 @@ impl Log for WrongLog {
         if never {
             return Ok(self.inner.same(id));
         }
+        held(&self.done).remove(&acknowledged(id));
         let reused = self.is(Mistake::ProducerReused) && id.contains("-sinks-");
         let fresh = !reused || self.is_first(&format!("{id} {generation}"));
         let inner = if fresh { self.inner.fence(id, generation)? } else { self.inner.same(id) };
@@ -162,6 +192,7 @@ impl Log for WrongLog {
             log: Arc::clone(&self.inner),
             cluster: Arc::clone(&self.cluster),
             known: Arc::clone(&self.known),
+            done: Arc::clone(&self.done),
             id: id.to_owned(),
             inner,
             appended: Vec::new(),
@@ -173,28 +204,60 @@ impl Log for WrongLog {
         let first = self.is_first(&format!("read {topic} {partition}"));
         let (_, end) = self.inner.offsets(topic, partition)?;
         let from = if self.is(Mistake::NoRescan) && sink && !first { end } else { from };
-        let own = topic == changelog() || sink && self.is(Mistake::MarkerForPositions);
+        // A second look makes up for most of what a first one has got wrong: it would hide the mistake.
+        if topic == changelog() && !first && !matches!(self.mistake, Mistake::Misread | Mistake::MisreadOnce) {
+            return Err(Error::internal("read-again", format!("partition {partition} of the changelog is read again")));
+        }
         let inner = self.inner.reader(topic, partition, from)?;
-        if !(own || sink && self.is(Mistake::PositionsIgnored)) {
+        let of_sinks = [Mistake::MarkerForPositions, Mistake::PositionsIgnored, Mistake::AcknowledgedNotLookedFor];
+        if !(topic == changelog() || sink && of_sinks.contains(&self.mistake)) {
             return Ok(inner);
         }
-        let (topic, mistake) = (topic.to_owned(), self.mistake);
+        let mistake = match self.mistake {
+            Mistake::MisreadOnce if first => Mistake::Misread,
+            mistake => mistake,
+        };
+        let topic = topic.to_owned();
         let (history, known) = (Arc::clone(&self.history), Arc::clone(&self.known));
-        Ok(Box::new(WrongReader { mistake, topic, partition, history, known, inner }))
+        Ok(Box::new(WrongReader { mistake, topic, partition, history, known, from, inner }))
     }
 
     fn offsets(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64)> {
         let (first, end) = self.inner.offsets(topic, partition)?;
         let end = match self.mistake {
-            Mistake::ScanToStableEnd => self.cluster.stable_end(topic, partition)?,
+            Mistake::ScanToStableEnd => self.cluster.stable_end(topic, partition)?.min(end),
             Mistake::ReadToTheOffsetOfC if topic == changelog() => end_of_c(&held(&self.known), partition).min(end),
             _ => end,
         };
         Ok((first, end))
     }
 
-    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
-        self.inner.stable_end(topic, partition)
+    fn stable_ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>> {
+        let writer = match self.mistake {
+            Mistake::BindingsNotAwaited if topic.starts_with("bindings-") => Some("-bindings"),
+            Mistake::ChangelogNotAwaited if topic == changelog() => Some("-changelogs-"),
+            _ => None,
+        };
+        // Whoever reads back what is there has fenced before.
+        let is_write =
+            |writer: &str| held(&self.done).iter().any(|done| done.starts_with(ACKNOWLEDGED) && done.contains(writer));
+        if writer.is_some_and(is_write) {
+            return Ok(vec![u64::MAX; partitions.len()]);
+        }
+        self.inner.stable_ends(topic, partitions)
+    }
+
+    fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
+        match self.mistake {
+            Mistake::NotReleased => Ok(()),
+            Mistake::SinksReleasedByCommit if owner.id.contains("-sinks-") => {
+                let mut producer = self.inner.fence(owner.id, owner.generation.unwrap_or_default())?;
+                producer.begin()?;
+                producer.append(topic, partition, NewRecord::default())?;
+                producer.commit().map(drop)
+            }
+            _ => self.inner.release(owner, topic, partition),
+        }
     }
 
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {
@@ -204,6 +267,12 @@ impl Log for WrongLog {
     fn wait(&self, time: Duration) {
         self.inner.wait(time);
     }
+}
+
+const ACKNOWLEDGED: &str = "acknowledged ";
+
+fn acknowledged(id: &str) -> String {
+    format!("{ACKNOWLEDGED}{id}")
 }
 
 fn end_of_c(known: &Known, partition: PartitionId) -> u64 {
@@ -216,6 +285,7 @@ struct WrongProducer {
     log: Arc<SimulatedLog>,
     cluster: Arc<SimulatedCluster>,
     known: Arc<Mutex<Known>>,
+    done: Arc<Mutex<BTreeSet<String>>>,
     id: String,
     inner: Box<dyn Producer>,
     /// What is in the open transaction.
@@ -273,6 +343,9 @@ impl Producer for WrongProducer {
         if self.mistake == Mistake::ProducerReused && self.inner.is_spent() && self.id.contains("-sinks-") {
             self.inner = self.log.same(&self.id);
         }
+        if outcome.is_ok() {
+            held(&self.done).insert(acknowledged(&self.id));
+        }
         match outcome {
             Err(error) if self.mistake == Mistake::FencedMeansOver && error.code() == "producer-fenced" => {
                 Err(Error::user("fenced", error.message()))
@@ -297,6 +370,8 @@ struct WrongReader {
     partition: PartitionId,
     history: Arc<Mutex<JobHistory>>,
     known: Arc<Mutex<Known>>,
+    /// What is before it was given.
+    from: u64,
     inner: Box<dyn LogReader>,
 }
 
@@ -307,6 +382,7 @@ impl WrongReader {
                 !held(&self.known).unmarked.contains(&(self.topic.clone(), self.partition, *offset))
             }
             (Mistake::TombstonesIgnored, value) => value.is_some(),
+            (Mistake::Misread, value) => value.is_none(),
             (Mistake::ReadToTheOffsetOfC, _) => *offset < end_of_c(&held(&self.known), self.partition),
             (Mistake::UncommittedSkipped, Some(value)) => {
                 let value = ChangelogValue::decode(record.key.as_deref().unwrap_or_default(), value).expect("a record");
@@ -317,11 +393,26 @@ impl WrongReader {
     }
 }
 
+impl WrongReader {
+    /// Whatever is not there is taken for there: a record that says nothing.
+    fn filled(&mut self, new: Vec<LogRecord>) -> Vec<LogRecord> {
+        let end = self.inner.position();
+        let mut there: BTreeMap<u64, LogRecord> = new.into_iter().map(|record| (record.offset, record)).collect();
+        let nothing = |offset| LogRecord { offset, time: 0, record: NewRecord::default() };
+        (std::mem::replace(&mut self.from, end)..end)
+            .map(|offset| there.remove(&offset).unwrap_or_else(|| nothing(offset)))
+            .collect()
+    }
+}
+
 impl LogReader for WrongReader {
     fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool> {
         let mut new = Vec::new();
         let any = self.inner.read(max_bytes, &mut new)?;
         new.retain(|record| self.keeps(record));
+        if self.mistake == Mistake::AcknowledgedNotLookedFor {
+            new = self.filled(new);
+        }
         if self.mistake == Mistake::PositionsIgnored {
             new.iter_mut().for_each(|record| record.record.headers.clear());
         }

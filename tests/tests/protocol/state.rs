@@ -27,6 +27,7 @@ impl Keyed {
     /// Brings what is on the disk to the checkpoint of the plan.
     pub(crate) fn open(
         disk: &Path,
+        task: TaskIndex,
         log: &Arc<dyn Log>,
         recovery: &RecoveryPlan,
         hosted: BTreeSet<PartitionId>,
@@ -40,8 +41,7 @@ impl Keyed {
         let mut backend = Backend::open(disk, JOB, partitions(), vec![spec], options)?;
         backend.recover_pending(&recovery.lineage)?;
         let stores = [(name.clone(), Some(Arc::clone(log)))];
-        // The simulated log loses no end of a transaction: whose ends these are has no meaning there.
-        restore_stores(&backend, &stores, TaskIndex(0), recovery, &Default::default())?;
+        restore_stores(&backend, &stores, task, recovery, &Default::default())?;
         let backend = Arc::new(backend);
         let (worker, hosted) = (WorkerIndex(0), hosted.into_iter().collect());
         let options = StoreOptions { name, worker, hosted, budget_bytes: 1 << 20, ordered: false, hashed_from: 0 };

@@ -24,6 +24,7 @@ use crate::world::{Action, JOB, PARTITIONS, PLAN, SINKS, STORE, Step, World, sin
 pub(crate) struct Task {
     log: Arc<dyn Log>,
     producer: Arc<SinkProducer>,
+    sinks: Vec<LogSink>,
     writers: Vec<Box<dyn SinkWriter>>,
     bindings: Option<BindingsWriter>,
     changelogs: Option<Changelogs>,
@@ -59,13 +60,14 @@ enum Stage {
 }
 
 /// What may happen to a process in a run. Anything else is wrong.
-const BEARABLE: [&str; 3] = ["fenced", "producer-fenced", "kafka-away"];
+const BEARABLE: [&str; 4] = ["fenced", "producer-fenced", "kafka-away", "sink-acknowledged-lost"];
 
 impl Task {
     pub(crate) fn new(log: Arc<dyn Log>, producer: Arc<SinkProducer>, folder: PathBuf) -> Self {
         Self {
             log,
             producer,
+            sinks: Vec::new(),
             writers: Vec::new(),
             bindings: None,
             changelogs: None,
@@ -89,15 +91,40 @@ impl Task {
         self.open = None;
     }
 
-    /// The next step of the checkpoint that it has sealed.
+    /// Where the sink ended at the checkpoint that is sealed.
+    fn ends_of(&self, sink: u16) -> Vec<(PartitionId, u64)> {
+        let ends = self.open.iter().flat_map(|open| &open.sinks).filter(|(key, _)| key.sink == sink);
+        ends.map(|(key, end)| (key.partition, *end)).collect()
+    }
+}
+
+/// The steps of a checkpoint.
+impl World {
+    /// The next one that a task can do.
     pub(crate) fn checkpoint_step(&self, g: usize, t: usize) -> Option<Action> {
-        let open = self.open.as_ref()?;
+        let task = &self.gens[g].tasks[t];
+        let open = task.open.as_ref()?;
         match open.stage {
             Stage::Sealed(_) => Some(Action::Log(g, t)),
             Stage::Logged(_) => Some(Action::File(g, t)),
-            Stage::Filed(_) => (!open.told).then_some(Action::Acknowledge(g, t)),
+            Stage::Filed(_) => (!open.told && self.is_settled(task)).then_some(Action::Acknowledge(g, t)),
             Stage::Failed => None,
         }
+    }
+
+    /// Whether its sinks show everything up to the checkpoint.
+    fn is_settled(&self, task: &Task) -> bool {
+        (0..).zip(&task.sinks).all(|(index, sink)| {
+            let ends = task.ends_of(index);
+            let is_decided = |(partition, end): &(PartitionId, u64)| {
+                self.cluster.stable_end(&sink_topic(index), *partition).expect("the topic is there") >= *end
+            };
+            match self.scope.mistake {
+                Some(Mistake::CheckpointBeforeSinks | Mistake::SettledNotAwaited) => true,
+                Some(Mistake::DecidedTakenForVisible) => ends.iter().all(is_decided),
+                _ => sink.is_settled(&ends).expect("the topic is there"),
+            }
+        })
     }
 }
 
@@ -204,7 +231,7 @@ impl World {
             return Ok(vec![]);
         }
         let generation = &mut self.gens[g];
-        let stored = bindings::read(&*generation.tasks[t].log, JOB, after)?;
+        let stored = bindings::read(&*generation.tasks[t].log, JOB, after, Some(generation.number))?;
         generation.stored = bindings::valid(stored, caps, Epoch(u64::MAX));
         let found = generation.stored.iter().map(|stored| (stored.binding.generation, stored.binding.epoch));
         let shown = self.observer.in_sinks();
@@ -241,7 +268,7 @@ impl World {
             let hosted = self.hosted(g, t);
             let recovery = self.recovery_of(plan, &hosted);
             let task = &mut self.gens[g].tasks[t];
-            task.keyed = Some(Keyed::open(&task.folder, &task.log, &recovery, hosted)?);
+            task.keyed = Some(Keyed::open(&task.folder, TaskIndex(t as u32), &task.log, &recovery, hosted)?);
         }
         let ends = plan.checkpoint.as_ref().map_or(&plan.zero.sinks, |record| &record.sinks);
         let (alone, until) = (self.tasks(g) == 1, self.gens[g].replay_until);
@@ -257,10 +284,12 @@ impl World {
             let of_sink = ends.iter().filter(|(key, _)| key.sink == sink);
             let partitions = of_sink.map(|(key, end)| (key.partition, *end)).collect();
             let context = SinkContext { job_id: JOB, generation: plan.generation, checkpoint, partitions };
-            let mut writer = LogSink::new(Arc::clone(&task.producer), config)?.open(&context)?;
+            let sink = LogSink::new(Arc::clone(&task.producer), config)?;
+            let mut writer = sink.open(&context)?;
             if alone && until as u64 == checkpoint.0 {
                 writer.replayed()?;
             }
+            task.sinks.push(sink);
             task.writers.push(writer);
         }
         task.written = checkpoint.0 as usize;
@@ -390,7 +419,9 @@ impl World {
         let alone = sealed.is_none();
         let stage = sealed.map_or_else(|| Stage::Filed(Vec::new()), |sealed| Stage::Sealed(Box::new(sealed)));
         task.open = Some(Open { at, sinks: sinks.into_iter().flatten().collect(), stores, stage, told: false });
-        if alone || self.is(Mistake::CheckpointBeforeChangelog) { self.acknowledge(g, t) } else { Ok(()) }
+        let settled = self.is_settled(&self.gens[g].tasks[t]);
+        let now = alone || self.is(Mistake::CheckpointBeforeChangelog);
+        if settled && now { self.acknowledge(g, t) } else { Ok(()) }
     }
 
     pub(crate) fn write_changelog(&mut self, g: usize, t: usize) -> Step {

@@ -25,6 +25,10 @@ pub(crate) const PARTITIONS: u16 = 2;
 pub(crate) const JOB: JobId = JobId(7);
 pub(crate) const PLAN: u64 = 1;
 pub(crate) const STORE: &str = "rows";
+/// The id of somebody else.
+pub(crate) const STRANGER: &str = "stranger";
+/// What that one writes.
+pub(crate) const STRANGE: &[u8] = b"strange";
 const TRANSACTION_MS: u64 = 10_000;
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 /// Far more than any run needs: a run that does not end is a mistake.
@@ -222,7 +226,7 @@ impl World {
             history: Arc::clone(&self.history),
             mistake,
             known: Arc::clone(&self.known),
-            done: Mutex::default(),
+            done: Arc::default(),
         })
     }
 
@@ -328,7 +332,7 @@ impl World {
         if !task.running {
             return all;
         }
-        all.extend(task.checkpoint_step(g, t));
+        all.extend(self.checkpoint_step(g, t));
         let early = self.is(Mistake::CheckpointBeforeSinks);
         let decision = |command: &Command| matches!(command, Command::Committed { .. } | Command::Abandoned { .. });
         let told = !task.inbox.iter().any(decision);
@@ -418,8 +422,8 @@ impl World {
             return;
         }
         self.strangers_left -= 1;
-        let mut stranger = self.client().fence("stranger", Generation(u64::MAX)).expect("nobody else has it");
-        let record = NewRecord { value: Some(b"strange".to_vec()), ..NewRecord::default() };
+        let mut stranger = self.client().fence(STRANGER, Generation(u64::MAX)).expect("nobody else has it");
+        let record = NewRecord { value: Some(STRANGE.to_vec()), ..NewRecord::default() };
         let written = stranger.begin().and_then(|()| stranger.append(&sink_topic(0), PartitionId(0), record));
         written.expect("nothing fails for it");
         self.stranger = Some(stranger);
@@ -512,7 +516,7 @@ impl World {
         let behind = |why| format!("checkpoint {} is committed: {why}", record.epoch);
         self.observer.look(&self.cluster)?;
         self.observer.see(&cuts)?;
-        self.observer.holds(&self.cluster, &cuts).map_err(behind)?;
+        self.observer.shows(&cuts).map_err(behind)?;
         self.committed = cuts;
         self.all_committed.push((record.generation, record.epoch));
         let mut known = self.known.lock().expect("nobody panics with it");

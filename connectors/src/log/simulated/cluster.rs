@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thalweg_core::{Error, PartitionId, Result};
 
-use super::partition::{Partition, Transaction};
+use super::partition::{Partition, ProducerNumber};
 use super::{Fates, Step};
 use crate::log::{LogRecord, NewRecord, Retention, TopicInfo, TopicSpec};
 
@@ -24,15 +24,15 @@ struct Topic {
 }
 
 /// Who owns an id.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Owner {
+    number: ProducerNumber,
     epoch: u64,
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    transaction: Transaction,
     until_ms: u64,
     touched: BTreeSet<(String, PartitionId)>,
 }
@@ -51,7 +51,6 @@ struct State {
     topics: BTreeMap<String, Topic>,
     owners: BTreeMap<String, Owner>,
     under_way: Vec<EndRequest>,
-    last: u64,
 }
 
 /// See the module's description.
@@ -85,8 +84,8 @@ impl SimulatedCluster {
         let late: Vec<String> =
             state.owners.iter().filter(|(_, owner)| late(owner)).map(|(id, _)| id.clone()).collect();
         for id in late {
-            state.finish(&id, false);
-            state.owners.entry(id).or_default().epoch += 1;
+            state.finish(&id, false, self.fates());
+            state.owner_of(&id).epoch += 1;
         }
     }
 
@@ -122,11 +121,6 @@ impl SimulatedCluster {
         Ok(self.state.lock().partition(topic, partition)?.visible(from).cloned().collect())
     }
 
-    /// What is committed of a partition, also where a reader does not see it yet because an open transaction holds it back.
-    pub fn committed(&self, topic: &str, partition: PartitionId) -> Result<Vec<LogRecord>> {
-        Ok(self.state.lock().partition(topic, partition)?.committed().cloned().collect())
-    }
-
     /// The offset after the last record or marker.
     pub fn end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
         Ok(self.ends(topic, partition)?.1)
@@ -135,6 +129,10 @@ impl SimulatedCluster {
     /// Where a reader of committed records stops.
     pub fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
         Ok(self.state.lock().partition(topic, partition)?.stable_end())
+    }
+
+    pub(super) fn first_open(&self, topic: &str, partition: PartitionId) -> Result<Option<LogRecord>> {
+        Ok(self.state.lock().partition(topic, partition)?.first_open().cloned())
     }
 
     /// The epoch that an id has: a client that asks for it, rather than for the next one, keeps using a producer.
@@ -174,8 +172,8 @@ impl SimulatedCluster {
     /// Gives an id to its caller: what is open is aborted, whoever had it before can do nothing more.
     pub(super) fn init(&self, id: &str) -> u64 {
         let state = &mut *self.state.lock();
-        state.finish(id, false);
-        let owner = state.owners.entry(id.to_owned()).or_default();
+        state.finish(id, false, self.fates());
+        let owner = state.owner_of(id);
         owner.epoch += 1;
         owner.epoch
     }
@@ -192,12 +190,11 @@ impl SimulatedCluster {
         state.partition(topic, partition)?;
         let mut open = None;
         if let Some((id, epoch)) = producer {
-            let (next, until_ms) = (Transaction(state.last + 1), state.now_ms + self.waits.transaction_ms);
+            let until_ms = state.now_ms + self.waits.transaction_ms;
             let owner = state.owner(id, epoch)?;
-            let begun = owner.open.get_or_insert(Open { transaction: next, until_ms, touched: BTreeSet::new() });
+            let begun = owner.open.get_or_insert(Open { until_ms, touched: BTreeSet::new() });
             begun.touched.insert((topic.to_owned(), partition));
-            open = Some(begun.transaction);
-            state.last += 1;
+            open = Some(owner.number);
         }
         let now = state.now_ms;
         Ok(state.partition(topic, partition)?.append(record, open, now))
@@ -207,7 +204,7 @@ impl SimulatedCluster {
     pub(super) fn finish(&self, request: &EndRequest) -> Result<()> {
         let state = &mut *self.state.lock();
         state.owner(&request.id, request.epoch)?;
-        state.finish(&request.id, request.commit);
+        state.finish(&request.id, request.commit, self.fates());
         Ok(())
     }
 
@@ -229,7 +226,7 @@ impl State {
     }
 
     fn owner(&mut self, id: &str, epoch: u64) -> Result<&mut Owner> {
-        let owner = self.owners.entry(id.to_owned()).or_default();
+        let owner = self.owner_of(id);
         if owner.epoch == epoch {
             return Ok(owner);
         }
@@ -237,11 +234,19 @@ impl State {
         Err(Error::external("producer-fenced", text))
     }
 
-    fn finish(&mut self, id: &str, commit: bool) {
-        let Some(open) = self.owners.get_mut(id).and_then(|owner| owner.open.take()) else { return };
-        for (topic, partition) in open.touched {
-            if let Ok(partition) = self.partition(&topic, partition) {
-                partition.finish(open.transaction, commit);
+    fn owner_of(&mut self, id: &str) -> &mut Owner {
+        let number = ProducerNumber(self.owners.len());
+        self.owners.entry(id.to_owned()).or_insert(Owner { number, epoch: 0, open: None })
+    }
+
+    /// Ends what is open of an id: a marker in each partition, except where a dying broker loses it.
+    fn finish(&mut self, id: &str, commit: bool, fates: &dyn Fates) {
+        let Some(owner) = self.owners.get_mut(id) else { return };
+        let (number, Some(open)) = (owner.number, owner.open.take()) else { return };
+        let lost = fates.lost_marker(id, open.touched.len());
+        for (index, (topic, partition)) in open.touched.into_iter().enumerate() {
+            if let (false, Ok(partition)) = (lost == Some(index), self.partition(&topic, partition)) {
+                partition.finish(number, commit);
             }
         }
     }

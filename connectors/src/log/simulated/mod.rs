@@ -3,7 +3,8 @@
 //! What it has of Kafka: a producer id belongs to the last caller of init, whoever that is; a transaction spans partitions and ends
 //! with a marker that takes an offset in each; a reader of committed records stops in front of the first open transaction; a
 //! transaction that stays open is aborted in time; a request to end a transaction may get lost, lose its answer, or come late and end
-//! the next one of the same producer; a cleaning drops what a later record of the same key replaces, up to any offset, and tombstones
+//! the next one of the same producer; a broker that dies when the end of a transaction is decided may lose the marker of one
+//! partition, where the next end of a transaction of the same id is that of both; a cleaning drops what a later record of the same key replaces, up to any offset, and tombstones
 //! only after their retention; the first records go when somebody drops them; anybody may append to any topic. What it has not:
 //! several brokers, and records that are under way (a producer's appends arrive at once).
 //!
@@ -21,7 +22,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
-use super::{Delivery, Log, LogReader, Producer, TopicInfo, TopicSpec};
+use super::{Delivery, Log, LogReader, LogRecord, NewRecordRef, Owner, Producer, TopicInfo, TopicSpec};
 use crate::kafka::Look;
 pub use cluster::SimulatedCluster;
 use producer::SimulatedProducer;
@@ -80,6 +81,11 @@ pub trait Fates: Send + Sync {
 
     /// What becomes of the end of a transaction of this id.
     fn of_end(&self, id: &str) -> Fate;
+
+    /// Which of the partitions of a transaction of this id, if any, gets no marker although its end is decided.
+    fn lost_marker(&self, _id: &str, _partitions: usize) -> Option<usize> {
+        None
+    }
 
     /// Most bytes that one read gives, where that is less than the client asks for.
     fn read_bytes(&self) -> usize {
@@ -169,8 +175,22 @@ impl Log for SimulatedLog {
         self.cluster.ends(topic, partition)
     }
 
-    fn stable_end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
-        self.cluster.stable_end(topic, partition)
+    fn stable_ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>> {
+        partitions.iter().map(|partition| self.cluster.stable_end(topic, *partition)).collect()
+    }
+
+    fn first_held_back(&self, topic: &str, partition: PartitionId) -> Result<Option<LogRecord>> {
+        self.cluster.first_open(topic, partition)
+    }
+
+    fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
+        let mut producer = match owner.generation {
+            Some(generation) => self.fence(owner.id, generation)?,
+            None => Box::new(SimulatedProducer::transactional(&self.cluster, owner.id, self.cluster.init(owner.id))),
+        };
+        producer.begin()?;
+        producer.append_ref(topic, partition, NewRecordRef { key: Some(&[]), ..NewRecordRef::default() })?;
+        producer.abort()
     }
 
     fn trim(&self, topic: &str, partition: PartitionId, before: u64) -> Result<()> {

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::log::{LogRecord, NewRecord};
 
-/// One transaction of a producer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Transaction(pub(super) u64);
+/// The number of a producer id. A partition knows nothing more of a transaction: the next end of one of the same id ends all that
+/// is open of it there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ProducerNumber(pub(super) usize);
 
 #[derive(Clone, Debug)]
 struct Stored {
     record: LogRecord,
-    /// The one that it is in, until that has ended.
-    open: Option<Transaction>,
+    /// Whose transaction it is in, until that has ended.
+    open: Option<ProducerNumber>,
     /// When a tombstone may go, set by the first cleaning that saw it.
     horizon_ms: Option<u64>,
 }
@@ -33,10 +34,15 @@ impl Partition {
 
     /// Where a reader of committed records stops: the first record of an open transaction.
     pub(super) fn stable_end(&self) -> u64 {
-        self.records.iter().find(|stored| stored.open.is_some()).map_or(self.end, |stored| stored.record.offset)
+        self.first_open().map_or(self.end, |record| record.offset)
     }
 
-    pub(super) fn append(&mut self, record: NewRecord, open: Option<Transaction>, now_ms: u64) -> u64 {
+    /// The record that it stops in front of.
+    pub(super) fn first_open(&self) -> Option<&LogRecord> {
+        self.records.iter().find(|stored| stored.open.is_some()).map(|stored| &stored.record)
+    }
+
+    pub(super) fn append(&mut self, record: NewRecord, open: Option<ProducerNumber>, now_ms: u64) -> u64 {
         let time = i64::try_from(now_ms * 1000).unwrap_or(i64::MAX);
         let record = LogRecord { offset: self.end, time, record };
         self.records.push(Stored { record, open, horizon_ms: None });
@@ -45,9 +51,9 @@ impl Partition {
     }
 
     /// Ends a transaction by a marker, which takes an offset; what was aborted is never seen.
-    pub(super) fn finish(&mut self, transaction: Transaction, committed: bool) {
-        self.records.retain(|stored| committed || stored.open != Some(transaction));
-        for stored in self.records.iter_mut().filter(|stored| stored.open == Some(transaction)) {
+    pub(super) fn finish(&mut self, producer: ProducerNumber, committed: bool) {
+        self.records.retain(|stored| committed || stored.open != Some(producer));
+        for stored in self.records.iter_mut().filter(|stored| stored.open == Some(producer)) {
             stored.open = None;
         }
         self.end += 1;
@@ -58,11 +64,6 @@ impl Partition {
         let stable = self.stable_end();
         let begin = self.records.partition_point(|stored| stored.record.offset < from);
         self.records[begin..].iter().map(|stored| &stored.record).take_while(move |record| record.offset < stable)
-    }
-
-    /// The records of no open transaction.
-    pub(super) fn committed(&self) -> impl Iterator<Item = &LogRecord> {
-        self.records.iter().filter(|stored| stored.open.is_none()).map(|stored| &stored.record)
     }
 
     pub(super) fn drop_before(&mut self, before: u64) {

@@ -1,5 +1,10 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use thalweg_core::{Epoch, JobId, PartitionCount};
+
 use super::*;
-use crate::log::{NewRecord, Retention, conformance, read_to_end};
+use crate::log::{LogSink, LogSinkConfig, NewRecord, Partitioner, Retention, SinkProducer, conformance, read_to_end};
+use crate::{EncodedBatch, EncodedRecord, Sink, SinkContext};
 
 const P0: PartitionId = PartitionId(0);
 const TRANSACTION_MS: u64 = 1000;
@@ -132,4 +137,90 @@ fn cleaning_keeps_the_last_of_each_key_and_tombstones_for_their_time() {
     }
     cluster.drop_records("t", P0, 9).unwrap();
     assert_eq!((shown(&cluster).as_str(), cluster.ends("t", P0).unwrap()), ("", (9, 10)));
+}
+
+/// Brokers that lose the marker of the first transaction that ends.
+struct LosesFirst(AtomicBool);
+
+impl Fates for LosesFirst {
+    fn before(&self, _: &SimulatedCluster, _: Step) {}
+
+    fn of_end(&self, _: &str) -> Fate {
+        Fate::Acknowledged
+    }
+
+    fn lost_marker(&self, _: &str, _: usize) -> Option<usize> {
+        (!self.0.swap(true, Ordering::Relaxed)).then_some(0)
+    }
+}
+
+fn lossy() -> (Arc<SimulatedCluster>, SimulatedLog) {
+    let cluster = cluster(LosesFirst(AtomicBool::new(false)));
+    let log = client(&cluster);
+    log.ensure(&TopicSpec { name: "t".to_owned(), partitions: 1, retention: Retention::Keep }).unwrap();
+    (cluster, log)
+}
+
+#[test]
+fn a_transaction_without_its_marker_shares_the_fate_of_the_next_one_of_its_id() {
+    for (commits, expected) in [(true, "0=a 1=b"), (false, "")] {
+        let (cluster, log) = lossy();
+        let mut producer = log.fence("p", Generation(1)).unwrap();
+        producer.begin().unwrap();
+        append(&mut *producer, "k", Some("a"));
+        assert_eq!(producer.commit().unwrap(), [("t".to_owned(), P0, 1)], "it is acknowledged");
+        cluster.advance(10 * TRANSACTION_MS);
+        let mut producer = log.fence("p", Generation(1)).unwrap();
+        assert_eq!((shown(&cluster).as_str(), cluster.stable_end("t", P0).unwrap()), ("", 0), "nothing ends it");
+        producer.begin().unwrap();
+        append(&mut *producer, "k", Some("b"));
+        let ended = if commits { producer.commit().map(drop) } else { producer.abort() };
+        ended.unwrap();
+        assert_eq!(shown(&cluster), expected, "the next one commits: {commits}");
+    }
+}
+
+#[test]
+fn what_is_read_to_its_end_drops_what_its_owner_has_left_open() {
+    let (cluster, log) = lossy();
+    let mut producer = log.fence("p", Generation(1)).unwrap();
+    producer.begin().unwrap();
+    append(&mut *producer, "k", Some("a"));
+    producer.commit().unwrap();
+    let mut read = 0;
+    let owner = Owner { id: "p", generation: Some(Generation(1)) };
+    read_to_end(&log, "t", P0, 0, Some(owner), |_| {
+        read += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((read, cluster.stable_end("t", P0).unwrap()), (0, cluster.end("t", P0).unwrap()));
+    // A process that was left for dead has no say.
+    let stale = SimulatedLog::new(Arc::clone(&cluster), Arc::new(|| Ok(Generation(2))));
+    assert_eq!(stale.release(owner, "t", P0).unwrap_err().code(), "fenced");
+}
+
+/// Where nothing more comes for a partition, only a restart writes again what is lost in it.
+#[test]
+fn a_sink_says_that_the_end_of_its_own_transaction_is_lost() {
+    let (_, log) = lossy();
+    let producer = Arc::new(SinkProducer::new(Arc::new(log), "p".to_owned(), Delivery::ExactlyOnce));
+    let partitions = PartitionCount::new(1).unwrap();
+    let config = LogSinkConfig {
+        topic: "t".to_owned(),
+        topic_partitions: None,
+        partitioner: Partitioner::JobPartition,
+        sink: 0,
+        partitions,
+    };
+    let sink = LogSink::new(producer, config).unwrap();
+    let (job_id, generation) = (JobId(7), Generation(1));
+    let context = SinkContext { job_id, generation, checkpoint: Epoch(0), partitions: vec![(P0, 0)] };
+    let mut writer = sink.open(&context).unwrap();
+    let record = EncodedRecord { value: Some(0..1), ..EncodedRecord::default() };
+    writer.write(Epoch(1), P0, EncodedBatch { data: b"a".to_vec(), records: vec![record] }).unwrap();
+    writer.end_epoch(Epoch(1)).unwrap();
+    let ends = writer.sync().unwrap();
+    let outcome = (0..10_000).map(|_| sink.is_settled(&ends)).find(|outcome| !matches!(outcome, Ok(false)));
+    assert_eq!(outcome.expect("it is noticed").unwrap_err().code(), "sink-acknowledged-lost");
 }

@@ -1,12 +1,12 @@
 //! The one producer of a task's sinks on a log: fenced at the start of a generation, thrown away when it may be confused, replaced.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
-use crate::log::{Delivery, Log, NewRecordRef, Owner, Producer, Release};
+use crate::log::{Delivery, Log, NewRecordRef, Owner, Producer};
 
 /// Replacements in a row without a commit in between, before the job is told that it cannot write. Each waits for the broker
 /// by itself.
@@ -41,12 +41,26 @@ struct Current {
     committed: VecDeque<Transaction>,
     /// A transaction is open.
     open: bool,
+    /// The topics that it has records of.
+    touched: Vec<String>,
+    /// Topics of which a transaction has failed: it may have taken with it what was acknowledged before.
+    doubted: BTreeSet<String>,
     /// Something failed in it: it can only be replaced.
     failed: Option<Error>,
     /// Replacements since the last commit.
     replaced: u32,
     /// Where committed transactions of this generation ended.
     ends: BTreeMap<(String, PartitionId), u64>,
+}
+
+/// What keeps what was acknowledged in a topic, and is decided there, from being taken for visible.
+pub(super) enum Doubt {
+    /// Nothing.
+    None,
+    /// This transaction, which is open: it may fail yet, or have failed.
+    Open(Transaction),
+    /// One that has failed.
+    Failed,
 }
 
 /// What a commit came to.
@@ -68,9 +82,9 @@ impl SinkProducer {
         Arc::clone(&self.log)
     }
 
-    /// Who writes, to those who read it back: what was not seen is written again.
+    /// Who writes, to those who read it back.
     pub(super) fn owner(&self) -> Owner<'_> {
-        Owner { id: &self.id, release: Release::Abort }
+        Owner { id: &self.id, generation: self.current.lock().generation }
     }
 
     /// What is promised.
@@ -109,7 +123,8 @@ impl SinkProducer {
     }
 
     /// Appends records to the open transaction, and opens one where there is none: `fill` is given where to put each.
-    /// Returns the transaction that was open at the end; where nothing was appended, the one before. An error of the log makes the transaction fail at its commit, so that one place mends it; one that only the user can mend comes at once.
+    /// Returns the transaction that was open at the end; where nothing was appended, the one before. An error of the log makes the
+    /// transaction fail at its commit, so that one place mends it; one that only the user can mend comes at once.
     pub(super) fn append(
         &self,
         topic: &str,
@@ -117,7 +132,33 @@ impl SinkProducer {
     ) -> Result<Transaction> {
         let current = &mut *self.current.lock();
         fill(&mut |partition, record| Self::append_one(current, topic, partition, record))?;
+        if current.open && !current.touched.iter().any(|touched| touched == topic) {
+            current.touched.push(topic.to_owned());
+        }
         Ok(current.transaction)
+    }
+
+    /// What is to be known of a topic before what is decided there is taken for visible.
+    pub(super) fn doubt(&self, topic: &str) -> Doubt {
+        let current = self.current.lock();
+        if current.doubted.contains(topic) {
+            Doubt::Failed
+        } else if current.open && current.touched.iter().any(|touched| touched == topic) {
+            Doubt::Open(current.transaction)
+        } else {
+            Doubt::None
+        }
+    }
+
+    /// Everything that was acknowledged in a topic was found there.
+    pub(super) fn trust(&self, topic: &str) {
+        self.current.lock().doubted.remove(topic);
+    }
+
+    /// Whether a transaction is the one that is open.
+    pub(super) fn is_open(&self, transaction: Transaction) -> bool {
+        let current = self.current.lock();
+        current.open && current.transaction == transaction
     }
 
     fn append_one(current: &mut Current, topic: &str, partition: PartitionId, record: NewRecordRef<'_>) -> Result<()> {
@@ -165,6 +206,7 @@ impl SinkProducer {
                     current.committed.drain(..surplus);
                 }
                 current.replaced = 0;
+                current.touched.clear();
                 current.ends.extend(ends.into_iter().map(|(topic, partition, end)| ((topic, partition), end)));
                 if producer.is_spent() {
                     tracing::debug!("producer {:?} was slow or lost a connection: it is replaced", self.id);
@@ -189,6 +231,8 @@ impl SinkProducer {
     fn replace(&self, current: &mut Current) -> Result<()> {
         current.producer = None;
         current.open = false;
+        // Before the fence, which drops what is left of it.
+        current.doubted.extend(std::mem::take(&mut current.touched));
         current.failed = None;
         current.incarnation += 1;
         let generation = current.generation.expect("a writer enters before it commits");

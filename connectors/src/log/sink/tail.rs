@@ -48,12 +48,16 @@ pub(super) fn hash(record: NewRecordRef<'_>) -> u64 {
 const AT_ONCE: usize = 16;
 
 /// Reads the tails of the topic from `ends` on, which move to where they end now. Records of `known` and earlier epochs are
-/// there, and known to be.
+/// there, and known to be; so is, in each partition, the last record before the end in `acknowledged`.
+///
+/// Errors: those of the log; `sink-lost` where what the checkpoint names is not there any more; `sink-acknowledged-lost` where what
+/// was acknowledged is not.
 pub(super) fn scan(
     producer: &SinkProducer,
     target: &Target,
     job: JobId,
     known: Epoch,
+    acknowledged: &BTreeMap<PartitionId, u64>,
     ends: &mut BTreeMap<PartitionId, u64>,
     parts: &mut Parts,
 ) -> Result<()> {
@@ -68,29 +72,52 @@ pub(super) fn scan(
     };
     let mut rest: Vec<_> = ends.iter_mut().collect();
     for some in rest.chunks_mut(AT_ONCE) {
-        let tails = some.iter().map(|(partition, end)| tail(producer, target.name(), **partition, **end));
-        let tails = tails.collect::<Result<Vec<_>>>()?;
+        let from: Vec<_> = some.iter().map(|(partition, end)| (**partition, **end)).collect();
+        let tails = tails(producer, target.name(), &from)?;
         for ((partition, end), tail) in some.iter_mut().zip(tails) {
-            **end = tail.read(|record| note_one(**partition, &record))?;
+            let last = acknowledged.get(*partition).map(|end| end - 1);
+            let mut is_there = last.is_none();
+            **end = tail.read(|record| {
+                is_there |= Some(record.offset) == last;
+                note_one(**partition, &record)
+            })?;
+            if !is_there {
+                return Err(gone(target.name(), **partition, last));
+            }
         }
     }
     Ok(())
 }
 
-fn tail(producer: &SinkProducer, topic: &str, partition: PartitionId, end: u64) -> Result<ToEnd> {
-    let log = producer.log();
-    let (first, last) = log.offsets(topic, partition)?;
-    if first > end || last < end {
-        let message = format!(
-            "sink topic {topic:?} partition {partition}: offset {end} of the checkpoint is not in it, it holds {first} to {last}; \
-             what was written cannot be told: keep records longer, or create the job anew"
-        );
-        return Err(Error::external("sink-lost", message));
-    }
-    ToEnd::open(&*log, topic, partition, end, Some(producer.owner()))
+/// Only a restart from the last checkpoint can write it again: here it is forgotten.
+fn gone(topic: &str, partition: PartitionId, last: Option<u64>) -> Error {
+    let message = format!(
+        "sink topic {topic:?} partition {partition}: what the broker has acknowledged up to offset {} is not there, it has lost the end \
+         of that transaction; start the job again, which writes it once more",
+        last.unwrap_or_default()
+    );
+    Error::external("sink-acknowledged-lost", message)
 }
 
-fn position(record: &NewRecord) -> Option<Position> {
+/// The tails of some partitions, each from its end at the checkpoint on.
+fn tails(producer: &SinkProducer, topic: &str, ends: &[(PartitionId, u64)]) -> Result<Vec<ToEnd>> {
+    let log = producer.log();
+    let partitions: Vec<_> = ends.iter().map(|(partition, _)| *partition).collect();
+    let part = |((partition, end), (first, last)): (&(PartitionId, u64), (u64, u64))| {
+        if first > *end || last < *end {
+            let message = format!(
+                "sink topic {topic:?} partition {partition}: offset {end} of the checkpoint is not in it, it holds {first} to {last}; \
+                 what was written cannot be told: keep records longer, or create the job anew"
+            );
+            return Err(Error::external("sink-lost", message));
+        }
+        Ok((*partition, *end..last))
+    };
+    let parts = ends.iter().zip(log.offsets_of(topic, &partitions)?).map(part);
+    ToEnd::open_all(&*log, topic, &parts.collect::<Result<Vec<_>>>()?, Some(producer.owner()))
+}
+
+pub(super) fn position(record: &NewRecord) -> Option<Position> {
     let header = record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
     header.and_then(|(_, bytes)| Position::decode(bytes))
 }

@@ -3,21 +3,15 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use thalweg_core::{Epoch, Error, JobId, PartitionId, Result};
 
 use super::Target;
 use super::producer::{Committed, Incarnation, SinkProducer, Transaction};
+use super::settling::Settling;
 use super::tail::{Part, Parts, hash, scan};
 use crate::log::{Delivery, NewRecordRef, POSITION_HEADER, Position};
 use crate::{EncodedBatch, EncodedRecord, SinkWriter};
-
-/// How long what was acknowledged may take to be visible after its producer was fenced. Its own end is there in milliseconds; the
-/// transaction of somebody else in the same topic may be before it.
-const ACKNOWLEDGED: Duration = Duration::from_secs(60);
-/// How soon it is looked again.
-const ACKNOWLEDGED_POLL: Duration = Duration::from_millis(10);
 
 /// Writes all partitions of a log sink.
 pub(super) struct LogSinkWriter {
@@ -26,6 +20,7 @@ pub(super) struct LogSinkWriter {
     producer: Arc<SinkProducer>,
     /// The producer that everything in `pending` was appended to.
     incarnation: Incarnation,
+    settling: Arc<Settling>,
     /// Per partition of the topic where the last checkpoint ended: what of this sink is before it is of epochs that are visible.
     /// Where a tail is read again, it begins here: what was found shown may be a part of what is pending.
     tail_from: BTreeMap<PartitionId, u64>,
@@ -48,9 +43,9 @@ impl LogSinkWriter {
         target: Target,
         job: JobId,
         checkpoint: Epoch,
-        producer: Arc<SinkProducer>,
+        (producer, incarnation): (Arc<SinkProducer>, Incarnation),
+        settling: Arc<Settling>,
         ends: BTreeMap<PartitionId, u64>,
-        incarnation: Incarnation,
     ) -> Self {
         Self {
             sequences: vec![0; target.count as usize],
@@ -58,6 +53,7 @@ impl LogSinkWriter {
             job,
             producer,
             incarnation,
+            settling,
             tail_from: ends.clone(),
             ends,
             parts: Parts::new(),
@@ -68,31 +64,19 @@ impl LogSinkWriter {
         }
     }
 
-    /// Reads what the topic shows of epochs that are not known to be visible.
+    /// Reads what the topic shows of epochs that are not known to be visible. What the producers of this generation have
+    /// acknowledged was forgotten here, so it has to be there.
     pub(super) fn scan(&mut self) -> Result<()> {
+        let acknowledged = self.settling.acknowledged();
         self.parts.clear();
         self.ends.clone_from(&self.tail_from);
-        scan(&self.producer, &self.target, self.job, self.visible, &mut self.ends, &mut self.parts)
-    }
-
-    /// What the producers of this generation have acknowledged was forgotten here, so it has to be there: only a restart from the
-    /// last checkpoint could write it again.
-    fn check_acknowledged(&self) -> Result<()> {
-        let (log, topic, mut waited) = (self.producer.log(), self.target.name(), Duration::ZERO);
-        for partition in self.ends.keys() {
-            let Some(end) = self.producer.end(topic, *partition) else { continue };
-            while log.stable_end(topic, *partition)? < end {
-                if waited >= ACKNOWLEDGED {
-                    let message = format!(
-                        "sink topic {topic:?} partition {partition}: what was acknowledged up to offset {end} is still not visible, a \
-                         transaction before it does not end; start the job again, which writes it once more where the broker has lost it"
-                    );
-                    return Err(Error::external("sink-held-back", message));
-                }
-                log.wait(ACKNOWLEDGED_POLL);
-                waited += ACKNOWLEDGED_POLL;
-            }
+        for (partition, end) in &acknowledged {
+            let from = self.ends.entry(*partition).or_default();
+            *from = (*from).min(end - 1);
         }
+        let Self { producer, target, ends, parts, .. } = self;
+        scan(producer, target, self.job, self.visible, &acknowledged, ends, parts)?;
+        self.settling.seen(&acknowledged);
         Ok(())
     }
 
@@ -148,7 +132,6 @@ impl LogSinkWriter {
     fn resume(&mut self, incarnation: Incarnation) -> Result<()> {
         self.incarnation = incarnation;
         if self.producer.delivery() == Delivery::ExactlyOnce {
-            self.check_acknowledged()?;
             self.scan()?;
         }
         let pending = std::mem::take(&mut self.pending);

@@ -130,3 +130,26 @@ fn a_job_file_and_the_builder_make_the_same_graph() {
     let planned: Vec<_> = from_file.stores().into_iter().map(|(shape, _)| shape.id).collect();
     assert_eq!(offline, planned, "what is read of a stopped job is what runs");
 }
+
+/// The keys of a connector of `sources` or `sinks`, but for those that all of them have and those of CSV.
+fn keys(section: &str, connector: &str) -> Vec<String> {
+    let schema = thalweg_jobs::schema(Registry::default().catalogue());
+    let variants = &schema["properties"][section]["additionalProperties"]["oneOf"];
+    let variant = variants.as_array().expect("a list").iter();
+    let mut variant = variant.filter(|variant| variant["properties"]["connector"]["const"] == connector);
+    let properties = variant.next().expect("the connector")["properties"].as_object().expect("an object").clone();
+    let other = ["connector", "inputs", "emit", "time", "delimiter", "quote", "columns", "multiline"];
+    properties.into_iter().map(|(name, _)| name).filter(|name| !other.contains(&name.as_str())).collect()
+}
+
+#[test]
+fn the_page_on_rust_says_how_every_key_of_kafka_is_said_there() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/rust.md")).expect("the page");
+    let (_, section) = page.split_once("\n## On Kafka\n").expect("the section");
+    let (section, _) = section.split_once("\n## ").expect("another one behind it");
+    let firsts = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+    let firsts: String = firsts.collect::<Vec<_>>().join("\n");
+    for name in keys("sources", "kafka").iter().chain(&keys("sinks", "kafka")) {
+        assert!(firsts.contains(&format!("`{name}`")), "{name:?} is not in the table of docs/rust.md");
+    }
+}

@@ -6,10 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thalweg_connectors::kafka::{KafkaConfig, KafkaEncoder, KafkaSink, KafkaSinkConfig};
+use thalweg_connectors::log::Delivery;
 use thalweg_connectors::{RecordSource, Sink};
-use thalweg_core::{Data, Error, JobName, Key, PartitionCount, Result};
+use thalweg_core::{Data, Error, JobName, Key, PartitionCount, Result, Value};
 
 use crate::builtin::fold::{Count, Max, Mean, Min, Reduce, Sum, SumOf};
+use crate::cluster::JobCluster;
 use crate::node::{FlatMapOf, KeyedOf, SinkOf, SourceOf};
 use crate::plan::{Node, NodeLogic, OnError, OperatorNode, Plan, Settings, SinkNode, SourceNode, StoreSettings};
 use crate::process::{KeyedProcess, ProcessError};
@@ -18,6 +21,12 @@ struct Draft {
     settings: Settings,
     on_error: OnError,
     nodes: Vec<Node>,
+    kafka: Option<KafkaConfig>,
+    delivery: Delivery,
+    /// Whether dead letters go to the cluster, and to which topic, where one is named.
+    dead_letters: Option<Option<String>>,
+    /// Each with the index of its node.
+    kafka_sinks: Vec<(usize, Arc<KafkaSink>)>,
 }
 
 impl Draft {
@@ -31,6 +40,26 @@ impl Draft {
             logic,
         });
         self.nodes.len() - 1
+    }
+
+    /// The cluster, with all that goes there.
+    ///
+    /// Errors: something goes there, and no cluster is named.
+    fn cluster(&mut self) -> Result<Option<JobCluster>> {
+        let is_sink = |node: &Node| matches!(node.logic, NodeLogic::Sink(_));
+        let sinks = std::mem::take(&mut self.kafka_sinks).into_iter().map(|(node, sink)| {
+            let before = self.nodes[..node].iter().filter(|node| is_sink(node)).count();
+            (u16::try_from(before).unwrap_or(u16::MAX), sink)
+        });
+        let (sinks, dead_letters): (Vec<_>, _) = (sinks.collect(), self.dead_letters.take());
+        match self.kafka.take() {
+            Some(config) => Ok(Some(JobCluster { config, delivery: self.delivery, dead_letters, sinks })),
+            None if sinks.is_empty() && dead_letters.is_none() => Ok(None),
+            None => {
+                let text = format!("job {} writes to Kafka; say where that is: JobBuilder::kafka", self.settings.name);
+                Err(Error::user("kafka-missing", text))
+            }
+        }
     }
 }
 
@@ -84,7 +113,16 @@ impl JobBuilder {
 
     /// A job with given settings.
     pub fn with_settings(settings: Settings, on_error: OnError) -> Self {
-        Self { draft: Rc::new(RefCell::new(Draft { settings, on_error, nodes: Vec::new() })) }
+        let draft = Draft {
+            settings,
+            on_error,
+            nodes: Vec::new(),
+            kafka: None,
+            delivery: Delivery::default(),
+            dead_letters: None,
+            kafka_sinks: Vec::new(),
+        };
+        Self { draft: Rc::new(RefCell::new(draft)) }
     }
 
     /// P, fixed for the life of the job's state; 16 where it is not set.
@@ -111,6 +149,31 @@ impl JobBuilder {
         self
     }
 
+    /// Most raw bytes of one source partition in one epoch.
+    pub fn epoch_max_bytes(&self, bytes: u64) -> &Self {
+        self.draft.borrow_mut().settings.epoch_max_bytes = bytes.max(1);
+        self
+    }
+
+    /// The Kafka cluster of the job: that of its sinks and changelogs there, and of its bindings. Sources name their own.
+    pub fn kafka(&self, config: KafkaConfig) -> &Self {
+        self.draft.borrow_mut().kafka = Some(config);
+        self
+    }
+
+    /// What sinks on Kafka promise.
+    pub fn delivery(&self, delivery: Delivery) -> &Self {
+        self.draft.borrow_mut().delivery = delivery;
+        self
+    }
+
+    /// Dead letters go to the cluster, in the same transactions as the output; without a topic to `dead-letters-ID`, with the id of
+    /// the job.
+    pub fn dead_letters_to_kafka(&self, topic: Option<&str>) -> &Self {
+        self.draft.borrow_mut().dead_letters = Some(topic.map(str::to_owned));
+        self
+    }
+
     /// From the start of one checkpoint to the start of the next.
     pub fn checkpoint_interval(&self, interval: Duration) -> &Self {
         self.draft.borrow_mut().settings.checkpoint_interval = interval;
@@ -131,8 +194,17 @@ impl JobBuilder {
 
     /// Reads a source.
     pub fn source<T: Data>(&self, id: &str, source: impl RecordSource<T> + 'static) -> Stream<T> {
+        self.source_at(id, source, None)
+    }
+
+    /// Reads a source, so many records a second at most.
+    pub fn limited_source<T: Data>(&self, id: &str, source: impl RecordSource<T> + 'static, rate: f64) -> Stream<T> {
+        self.source_at(id, source, Some(rate))
+    }
+
+    fn source_at<T: Data>(&self, id: &str, source: impl RecordSource<T> + 'static, rate: Option<f64>) -> Stream<T> {
         let on_error = self.draft.borrow().on_error;
-        let node = SourceOf { source: Arc::new(source), rate: None, on_error };
+        let node = SourceOf { source: Arc::new(source), rate, on_error };
         let uses = std::any::type_name::<T>();
         self.source_node(id, uses, String::new(), Box::new(node))
     }
@@ -151,9 +223,21 @@ impl JobBuilder {
                 "a stream of this job is still held; give every stream to a sink or drop it, then build",
             )
         })?;
-        let draft = draft.into_inner();
-        Plan::new(draft.settings, draft.nodes)
+        let mut draft = draft.into_inner();
+        draft.nodes.iter().try_for_each(check_store)?;
+        let cluster = draft.cluster()?;
+        Ok(Plan::new(draft.settings, draft.nodes)?.with_cluster(cluster))
     }
+}
+
+/// Errors: a node has settings for a store, and no store.
+fn check_store(node: &Node) -> Result<()> {
+    let stateful = matches!(&node.logic, NodeLogic::Operator(operator) if !operator.stores(&node.id).is_empty());
+    if stateful || node.store == StoreSettings::default() {
+        return Ok(());
+    }
+    let text = format!("{} {:?} keeps no state, so it has no store; leave out its settings", node.kind(), node.id);
+    Err(Error::user("no-store", text))
 }
 
 impl<T: Data> Stream<T> {
@@ -175,6 +259,14 @@ impl<T: Data> Stream<T> {
         draft.nodes[index].store = store;
         drop(draft);
         Stream { draft: self.draft, inputs: vec![index], types: PhantomData }
+    }
+
+    /// What is done with the store of the operator that has just been added: where its changes go, and whether it may be queried.
+    #[must_use]
+    pub fn store(self, settings: StoreSettings) -> Self {
+        let [operator] = self.inputs[..] else { panic!("a merged stream has no store; say it of the operator") };
+        self.draft.borrow_mut().nodes[operator].store = settings;
+        self
     }
 
     fn error_rule(&self) -> OnError {
@@ -237,6 +329,22 @@ impl<T: Data> Stream<T> {
                 .map_err(|error| Error::user("sink-encode", format!("a record cannot be written as JSON: {error}")))
         };
         self.sink_node(id, "json", String::new(), Box::new(SinkOf::<T>::new(Arc::new(sink), encode)));
+    }
+
+    /// Writes to a topic of the job's Kafka cluster; keys, headers and the like are fields of the records, as in a job file.
+    pub fn kafka_sink(self, id: &str, config: KafkaSinkConfig) {
+        let text = format!("{config:?}");
+        let encoder = KafkaEncoder::new(&config, id);
+        let sink = Arc::new(KafkaSink::new(config));
+        let node = SinkOf::<T>::records(sink.clone(), move |record, _, batch| {
+            match (record as &dyn std::any::Any).downcast_ref::<Value>() {
+                Some(value) => encoder.encode(value, batch),
+                None => encoder.encode(&Value::from_serde(record)?, batch),
+            }
+        });
+        let mut draft = self.draft.borrow_mut();
+        let index = draft.add(id, "kafka", text, self.inputs.clone(), NodeLogic::Sink(Box::new(node)));
+        draft.kafka_sinks.push((index, sink));
     }
 
     /// Counts what arrives and writes nothing.

@@ -12,6 +12,7 @@ mod aside;
 mod builder;
 mod builtin;
 mod catalogue;
+mod cluster;
 mod context;
 mod dead_letters;
 mod epoch_gate;
@@ -35,6 +36,7 @@ pub use builtin::fold::{Count, Fold, Max, Mean, MeanState, Min, Reduce, Sum, Sum
 pub use builtin::key::KeyFields;
 pub use builtin::{aggregate, filter, key_by, map, reduce, words};
 pub use catalogue::{Catalogue, ConfigKey, ConfigKind, KeyRule, OperatorInfo};
+pub use cluster::JobCluster;
 pub use context::{Barrier, Barriers, Failure, OperatorStore, PointQuestions, SinkBatch, WorkerContext};
 pub use dead_letters::DeadLettersTo;
 pub use epoch_gate::{Cutting, EpochGate, EpochLimits, NO_TIMER, Recorded, SourceEvent};

@@ -15,6 +15,7 @@ use timely::dataflow::Scope;
 use timely::dataflow::operators::probe::Handle;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::cluster::JobCluster;
 use crate::context::WorkerContext;
 use crate::dead_letters::DeadLettersTo;
 use crate::store::StoreReader;
@@ -285,6 +286,7 @@ pub struct Plan {
     nodes: Vec<Placed>,
     fingerprint: u64,
     dead_letters: Option<Arc<dead_letter::Desk>>,
+    cluster: Option<JobCluster>,
 }
 
 impl Plan {
@@ -308,7 +310,7 @@ impl Plan {
         }
         let fingerprint = fingerprint(&settings, &nodes);
         let nodes = place(nodes)?;
-        Ok(Self { settings, nodes, fingerprint, dead_letters: None })
+        Ok(Self { settings, nodes, fingerprint, dead_letters: None, cluster: None })
     }
 
     /// Whether any node sets records aside, and nothing says yet where they go.
@@ -327,7 +329,17 @@ impl Plan {
         let mut nodes: Vec<Node> = self.nodes.into_iter().map(|placed| placed.node).collect();
         let inputs = (0..nodes.len()).filter(|index| nodes[*index].sets_aside()).collect();
         nodes.push(to.node(inputs));
-        Ok(Self { dead_letters: Some(to.desk), ..Self::new(self.settings, nodes)? })
+        Ok(Self { dead_letters: Some(to.desk), cluster: self.cluster, ..Self::new(self.settings, nodes)? })
+    }
+
+    /// The plan of a job that was written in Rust, with the cluster that it uses.
+    pub(crate) fn with_cluster(self, cluster: Option<JobCluster>) -> Self {
+        Self { cluster, ..self }
+    }
+
+    /// The cluster that a job which was written in Rust uses; that of a job file is in its `[kafka]`.
+    pub fn cluster(&self) -> Option<&JobCluster> {
+        self.cluster.as_ref()
     }
 
     /// Where the dead letters of the job are looked at, where it sets records aside.

@@ -32,6 +32,11 @@ impl Binary {
         Self { path: target_folder().join("exact_job") }
     }
 
+    /// Another binary of this crate.
+    pub fn beside_exact_job(name: &str) -> Self {
+        Self { path: target_folder().join(name) }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path

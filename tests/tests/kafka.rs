@@ -22,6 +22,8 @@ mod log;
 mod others;
 #[path = "kafka/rights.rs"]
 mod rights;
+#[path = "kafka/rust.rs"]
+mod rust;
 #[path = "kafka/schemas.rs"]
 mod schemas;
 #[path = "kafka/simulated.rs"]

@@ -86,12 +86,15 @@ impl Drop for NativeConfig {
     }
 }
 
+/// What an error of a connection is told of.
+const CONNECTION: &str = "the connection to Kafka";
+
 /// What a handle is told by librdkafka's threads.
 #[derive(Default)]
 pub(super) struct Heard {
     /// A connection was lost since this was last cleared.
     pub(super) disturbed: AtomicBool,
-    /// The last error that a broker or a connection gave.
+    /// The last error that a broker or a connection gave, that says something.
     pub(super) last: Mutex<Option<Error>>,
     /// What became of produced records.
     pub(super) deliveries: Mutex<Deliveries>,
@@ -199,10 +202,12 @@ unsafe extern "C" fn on_error(_: *mut sys::rd_kafka_t, code: c_int, reason: *con
     let code = unsafe { std::mem::transmute::<c_int, rd_kafka_resp_err_t>(code) };
     heard.disturbed.store(true, Ordering::Relaxed);
     tracing::debug!("librdkafka: {reason}");
-    let error = kafka_error(code, "the connection to Kafka", &reason);
+    let error = kafka_error(code, CONNECTION, &reason);
     let mut last = heard.last.lock();
-    // That all brokers are down follows a password that is refused, and says less.
-    if last.as_ref().is_none_or(|last| last.blame() != Blame::User) {
+    // That all brokers are down follows what is wrong with one of them, and says less; so does anything behind a password that is
+    // refused.
+    let says_less = code == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+    if last.as_ref().is_none_or(|last| last.blame() != Blame::User && !says_less) {
         *last = Some(error);
     }
 }

@@ -24,5 +24,5 @@ mod source;
 
 pub use config::KafkaConfig;
 pub use log::{KafkaLog, Look};
-pub use sink::{KafkaEncoder, KafkaSinkConfig, KeyWriter, ValueWriter};
+pub use sink::{KafkaEncoder, KafkaSink, KafkaSinkConfig, KeyWriter, ValueWriter};
 pub use source::{Bound, KafkaSource, KafkaSourceConfig, OnDataLoss, Topics};

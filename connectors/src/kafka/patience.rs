@@ -26,8 +26,7 @@ pub(super) fn patiently<T>(
     doing: &str,
     mut attempt: impl FnMut(i32) -> Result<T>,
 ) -> Result<T> {
-    let began = Instant::now();
-    let mut next_word = WORD.0;
+    let (began, mut next_word, mut reason) = (Instant::now(), WORD.0, String::new());
     loop {
         let tried = Instant::now();
         let error = match attempt(ATTEMPT.as_millis() as i32) {
@@ -37,13 +36,16 @@ pub(super) fn patiently<T>(
         };
         client.poll(0);
         let heard = client.heard().last.lock().take();
-        if let Some(denied) = heard.filter(|heard| heard.blame() == thalweg_core::Blame::User) {
-            return Err(denied.context(doing));
+        match heard {
+            Some(denied) if denied.blame() == thalweg_core::Blame::User => return Err(denied.context(doing)),
+            // What a call says is that there is no connection; why there is none is heard beside it.
+            Some(heard) => reason = format!("; {}", heard.message()),
+            None => {}
         }
         let waited = began.elapsed();
         if waited >= config.patience || config.stopping() && waited >= STOPPING {
             let text = format!(
-                "Kafka at {} has not answered for {} s (last: {}); check that it runs, bootstrap_servers, and for TLS and \
+                "Kafka at {} has not answered for {} s (last: {}{reason}); check that it runs, bootstrap_servers, and for TLS and \
                  SASL [kafka.properties]; nothing is lost, start the job again then",
                 config.bootstrap_servers(),
                 waited.as_secs(),
@@ -53,7 +55,7 @@ pub(super) fn patiently<T>(
         }
         if waited >= next_word {
             next_word = waited + WORD.1;
-            tracing::warn!("waiting for Kafka at {}: {}", config.bootstrap_servers(), error.message());
+            tracing::warn!("waiting for Kafka at {}: {}{reason}", config.bootstrap_servers(), error.message());
         }
         std::thread::sleep(PAUSE.saturating_sub(tried.elapsed()));
     }

@@ -1,12 +1,12 @@
 //! What a record of a job becomes in a topic of Kafka: key, value, headers, partition.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use thalweg_core::{Error, PartitionCount, Result, Row, Shape, Value};
+use thalweg_core::{Error, PartitionCount, PartitionId, Result, Row, Shape, Value};
 
-use crate::log::{LogSinkConfig, Partitioner};
-use crate::{EncodedBatch, EncodedRecord, OutFormat, SchemaWriter};
+use crate::log::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
+use crate::{EncodedBatch, EncodedRecord, OutFormat, SchemaWriter, Sink, SinkContext, SinkWriter};
 
 /// A topic to write to, and what the fields of a record become there.
 #[derive(Clone, Debug)]
@@ -32,6 +32,21 @@ pub struct KafkaSinkConfig {
 }
 
 impl KafkaSinkConfig {
+    /// JSON without keys and headers, with the defaults of a job file.
+    pub fn new(topic: impl Into<String>) -> Self {
+        Self {
+            topic: topic.into(),
+            partitions: None,
+            partitioner: Partitioner::Key,
+            key: Vec::new(),
+            partition: None,
+            headers: Vec::new(),
+            tombstone: None,
+            key_writer: KeyWriter::Text,
+            value: ValueWriter::Plain(OutFormat::Json),
+        }
+    }
+
     /// Where a job of so many partitions writes by its sink with this index.
     pub fn log_sink(&self, sink: u16, partitions: PartitionCount) -> LogSinkConfig {
         LogSinkConfig {
@@ -173,4 +188,49 @@ fn put(batch: &mut EncodedBatch, write: impl FnOnce(&mut Vec<u8>) -> Result<bool
     let start = batch.data.len();
     let there = write(&mut batch.data)?;
     Ok(there.then_some(start..batch.data.len()))
+}
+
+/// A sink on a topic of the job's cluster that is connected when the job runs: a graph is written before there is a job, whose id
+/// its producer has.
+pub struct KafkaSink {
+    config: KafkaSinkConfig,
+    connected: OnceLock<LogSink>,
+}
+
+impl KafkaSink {
+    /// A sink that is not connected yet.
+    pub fn new(config: KafkaSinkConfig) -> Self {
+        Self { config, connected: OnceLock::new() }
+    }
+
+    /// Connects it, as the sink of this index in a job of so many partitions; makes the topic where it is missing.
+    ///
+    /// Errors: those of [`LogSink::new`].
+    pub fn connect(&self, producer: Arc<SinkProducer>, sink: u16, partitions: PartitionCount) -> Result<()> {
+        let made = LogSink::new(producer, self.config.log_sink(sink, partitions))?;
+        self.connected.set(made).map_err(|_| Error::internal("kafka-sink", "a sink is connected twice"))
+    }
+
+    fn sink(&self) -> Result<&LogSink> {
+        let missing = || {
+            let text =
+                format!("the sink of topic {:?} is not connected: thalweg::run_job does that", self.config.topic);
+            Error::user("kafka-sink", text)
+        };
+        self.connected.get().ok_or_else(missing)
+    }
+}
+
+impl Sink for KafkaSink {
+    fn ends(&self) -> Result<Vec<(PartitionId, u64)>> {
+        self.sink()?.ends()
+    }
+
+    fn is_settled(&self, ends: &[(PartitionId, u64)]) -> Result<bool> {
+        self.sink()?.is_settled(ends)
+    }
+
+    fn open(&self, context: &SinkContext) -> Result<Box<dyn SinkWriter>> {
+        self.sink()?.open(context)
+    }
 }

@@ -16,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+use thalweg_connectors::kafka::KafkaConfig;
 use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
 use thalweg_coordinator::Entry;
 use thalweg_core::{Epoch, Error, JobId, Metrics, PartitionSpec, Phase, Result, TaskIndex};
-use thalweg_jobs::{DeadLettersSpec, JobSpec, KafkaSpec, PlanContext};
+use thalweg_jobs::{DeadLettersPlace, DeadLettersSpec, JobSpec, KafkaSpec, PlanContext};
 use thalweg_operators::{Plan, Registry};
 use thalweg_runtime::{Logs, RecordedRun, Task, TaskConfig, checkpoint_zero, read_bindings};
 
@@ -40,7 +41,8 @@ pub(crate) fn run(
     arguments: &RunArguments,
     screen: &Screen,
 ) -> Result<(), Failure> {
-    let opened = open_job(arguments, job.name.as_str(), job.kafka.as_ref())?;
+    let cluster = job.kafka.as_ref().map(KafkaSpec::config).transpose()?;
+    let opened = open_job(arguments, job.name.as_str(), cluster)?;
     let open_other = |path: &Path| -> Result<Arc<dyn Log>> { Ok(Arc::new(open_log(path)?)) };
     let context = PlanContext {
         registry,
@@ -63,17 +65,26 @@ pub(crate) fn run(
 
 /// Runs a plan that was written in Rust.
 pub(crate) fn run_built(plan: Plan, arguments: &RunArguments, screen: &Screen) -> Result<(), Failure> {
-    let opened = open_job(arguments, plan.settings().name.as_str(), None)?;
+    let cluster = plan.cluster().map(|cluster| cluster.config.clone());
+    let opened = open_job(arguments, plan.settings().name.as_str(), cluster)?;
     screen.start_log();
-    let producer = SinkProducer::new(opened.log.clone(), format!("{}-sinks-0", opened.job_id), Delivery::ExactlyOnce);
-    let plan = thalweg_jobs::with_dead_letters(
-        plan,
-        &DeadLettersSpec::default(),
-        opened.job_id,
-        Arc::new(producer),
-        opened.log.clone(),
-        None,
-    )?;
+    let id = format!("{}-sinks-0", opened.job_id);
+    let kafka = opened.kafka.as_ref().map(|kafka| kafka.log().clone());
+    let in_kafka = plan.cluster().zip(kafka).map(|(cluster, log)| {
+        let producer = Arc::new(SinkProducer::new(log.clone(), id.clone(), cluster.delivery));
+        cluster.connect(&producer, plan.settings().partitions)?;
+        let letters = cluster.dead_letters.clone();
+        let to = letters.map(|topic| DeadLettersSpec { place: DeadLettersPlace::Kafka, topic });
+        Ok((producer, to, log.config().clone()))
+    });
+    let (spec, producer, config) = match in_kafka.transpose().map_err(Failure::Failed)? {
+        Some((producer, Some(spec), config)) => (spec, producer, Some(config)),
+        Some((_, None, _)) | None => {
+            let own = SinkProducer::new(opened.log.clone(), id, Delivery::ExactlyOnce);
+            (DeadLettersSpec::default(), Arc::new(own), None)
+        }
+    };
+    let plan = thalweg_jobs::with_dead_letters(plan, &spec, opened.job_id, producer, opened.log.clone(), config)?;
     run_plan(Arc::new(plan), opened, Box::new(|| Ok(())), arguments, screen)
 }
 
@@ -89,7 +100,7 @@ struct Opened {
     recorded: Option<(RecordedRun, PathBuf)>,
 }
 
-fn open_job(arguments: &RunArguments, job: &str, kafka: Option<&KafkaSpec>) -> Result<Opened> {
+fn open_job(arguments: &RunArguments, job: &str, kafka: Option<KafkaConfig>) -> Result<Opened> {
     let dir = arguments.data.join(job).join("log");
     std::fs::create_dir_all(&dir)
         .map_err(|error| Error::io(format!("making the job's folder {}", dir.display()), error))?;
@@ -99,8 +110,7 @@ fn open_job(arguments: &RunArguments, job: &str, kafka: Option<&KafkaSpec>) -> R
         Some(zero) => zero.job_id,
         None => JobId(random_number()?),
     };
-    let open_kafka =
-        |kafka: &KafkaSpec| Claims::open(kafka.config()?, &format!("thalweg-{job}"), job_id, random_number()?);
+    let open_kafka = |kafka| Claims::open(kafka, &format!("thalweg-{job}"), job_id, random_number()?);
     let kafka = kafka.map(open_kafka).transpose()?;
     let other = |data| recorded_run(data, job, kafka.as_deref().map(|kafka| -> &dyn Log { &**kafka.log() }));
     let recorded = arguments.bindings.as_deref().map(other).transpose()?;

@@ -55,30 +55,11 @@ impl Elements {
     fn new(variant: Option<&'static str>, count: Option<usize>) -> Self {
         Self { variant, values: Vec::with_capacity(count.unwrap_or(0)) }
     }
-
-    fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
-        self.values.push(value.serialize(ToValue)?);
-        Ok(())
-    }
-
-    fn finish(self) -> Value {
-        of_variant(self.variant, Value::List(self.values.into()))
-    }
 }
 
 impl Fields {
     fn new(variant: Option<&'static str>, count: usize) -> Self {
         Self { variant, names: Vec::with_capacity(count), values: Vec::with_capacity(count) }
-    }
-
-    fn push<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Refused> {
-        self.names.push(name);
-        self.values.push(value.serialize(ToValue)?);
-        Ok(())
-    }
-
-    fn finish(self) -> Value {
-        of_variant(self.variant, Value::Row(Row::new(shared_shape(&self.names), self.values)))
     }
 }
 
@@ -252,83 +233,53 @@ impl ser::Serializer for ToValue {
     }
 }
 
-impl ser::SerializeSeq for Elements {
-    type Ok = Value;
-    type Error = Refused;
+/// Serde has a trait for each way of giving elements one after the other; here they are one.
+macro_rules! give_elements {
+    ($($way:ident :: $give:ident),+) => {$(
+        impl ser::$way for Elements {
+            type Ok = Value;
+            type Error = Refused;
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
-        self.push(value)
-    }
+            fn $give<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
+                self.values.push(value.serialize(ToValue)?);
+                Ok(())
+            }
 
-    fn end(self) -> Result<Value, Refused> {
-        Ok(self.finish())
-    }
+            fn end(self) -> Result<Value, Refused> {
+                Ok(of_variant(self.variant, Value::List(self.values.into())))
+            }
+        }
+    )+};
 }
 
-impl ser::SerializeTuple for Elements {
-    type Ok = Value;
-    type Error = Refused;
+give_elements!(
+    SerializeSeq::serialize_element,
+    SerializeTuple::serialize_element,
+    SerializeTupleStruct::serialize_field,
+    SerializeTupleVariant::serialize_field
+);
 
-    fn serialize_element<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
-        self.push(value)
-    }
+/// And of giving named fields.
+macro_rules! give_fields {
+    ($($way:ident),+) => {$(
+        impl ser::$way for Fields {
+            type Ok = Value;
+            type Error = Refused;
 
-    fn end(self) -> Result<Value, Refused> {
-        Ok(self.finish())
-    }
+            fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Refused> {
+                self.names.push(name);
+                self.values.push(value.serialize(ToValue)?);
+                Ok(())
+            }
+
+            fn end(self) -> Result<Value, Refused> {
+                Ok(of_variant(self.variant, Value::Row(Row::new(shared_shape(&self.names), self.values))))
+            }
+        }
+    )+};
 }
 
-impl ser::SerializeTupleStruct for Elements {
-    type Ok = Value;
-    type Error = Refused;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
-        self.push(value)
-    }
-
-    fn end(self) -> Result<Value, Refused> {
-        Ok(self.finish())
-    }
-}
-
-impl ser::SerializeTupleVariant for Elements {
-    type Ok = Value;
-    type Error = Refused;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), Refused> {
-        self.push(value)
-    }
-
-    fn end(self) -> Result<Value, Refused> {
-        Ok(self.finish())
-    }
-}
-
-impl ser::SerializeStruct for Fields {
-    type Ok = Value;
-    type Error = Refused;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Refused> {
-        self.push(name, value)
-    }
-
-    fn end(self) -> Result<Value, Refused> {
-        Ok(self.finish())
-    }
-}
-
-impl ser::SerializeStructVariant for Fields {
-    type Ok = Value;
-    type Error = Refused;
-
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Refused> {
-        self.push(name, value)
-    }
-
-    fn end(self) -> Result<Value, Refused> {
-        Ok(self.finish())
-    }
-}
+give_fields!(SerializeStruct, SerializeStructVariant);
 
 impl ser::SerializeMap for Entries {
     type Ok = Value;

@@ -86,9 +86,6 @@ impl Drop for NativeConfig {
     }
 }
 
-/// What an error of a connection is told of.
-const CONNECTION: &str = "the connection to Kafka";
-
 /// What a handle is told by librdkafka's threads.
 #[derive(Default)]
 pub(super) struct Heard {
@@ -202,7 +199,7 @@ unsafe extern "C" fn on_error(_: *mut sys::rd_kafka_t, code: c_int, reason: *con
     let code = unsafe { std::mem::transmute::<c_int, rd_kafka_resp_err_t>(code) };
     heard.disturbed.store(true, Ordering::Relaxed);
     tracing::debug!("librdkafka: {reason}");
-    let error = kafka_error(code, CONNECTION, &reason);
+    let error = kafka_error(code, "the connection to Kafka", &reason);
     let mut last = heard.last.lock();
     // That all brokers are down follows what is wrong with one of them, and says less; so does anything behind a password that is
     // refused.

@@ -129,7 +129,7 @@ fn acknowledged_stands(log: &dyn Log) -> Result<()> {
     let ended = await_settled(log, &name, &[(P0, end), (P1, 0)], None)?;
     assert!(!ended, "nothing is open");
     assert_eq!(log.offsets_of(&name, &[P1, P0])?, [log.offsets(&name, P1)?, log.offsets(&name, P0)?], "of each");
-    log.release(Owner { id: "conformance-stands", generation: Some(Generation(1)) }, &name, P0)?;
+    log.release(Owner::fenced("conformance-stands", Generation(1)), &name, P0)?;
     assert_eq!(values(&all(log, &name, P0, 0)?), ["stands"], "what is visible stays, and nothing is added");
     Ok(())
 }

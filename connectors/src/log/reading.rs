@@ -36,6 +36,13 @@ pub struct Owner<'a> {
     pub generation: Option<Generation>,
 }
 
+impl<'a> Owner<'a> {
+    /// The owner that was fenced for a generation.
+    pub fn fenced(id: &'a str, generation: Generation) -> Self {
+        Self { id, generation: Some(generation) }
+    }
+}
+
 /// A partition that is read up to the end that it had when this was made.
 ///
 /// Made for several partitions first, and read then, they are fetched side by side.

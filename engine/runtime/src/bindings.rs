@@ -45,10 +45,6 @@ fn id_of(job: JobId) -> String {
     format!("{job}-bindings")
 }
 
-fn owner(id: &str, generation: Generation) -> Option<Owner<'_>> {
-    Some(Owner { id, generation: Some(generation) })
-}
-
 impl BindingsWriter {
     /// Makes the topic where it is missing and fences every earlier writer.
     pub fn open(log: Arc<dyn Log>, job: JobId, generation: Generation) -> Result<Self> {
@@ -100,7 +96,7 @@ impl BindingsWriter {
         }
         let ends = self.producer.commit()?;
         let end = ends.first().map_or(0, |(_, _, end)| *end);
-        let owner = owner(&self.id, self.generation);
+        let owner = Some(Owner::fenced(&self.id, self.generation));
         if await_settled(&*self.log, &self.topic, &[(PARTITION, end)], owner)? {
             return Err(Error::external(LOST, format!("{}: the log has lost the end of a transaction", self.topic)));
         }
@@ -115,7 +111,7 @@ impl BindingsWriter {
     /// ones.
     fn renew(&mut self, bindings: &[Binding]) -> Result<usize> {
         self.producer = self.log.fence(&self.id, self.generation)?;
-        let (owner, mut there, offsets) = (owner(&self.id, self.generation), 0, &mut self.offsets);
+        let (owner, mut there, offsets) = (Some(Owner::fenced(&self.id, self.generation)), 0, &mut self.offsets);
         self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, owner, |record| {
             let binding = decode(record.record.value.as_deref().unwrap_or_default())?;
             if bindings.get(there) == Some(&binding) {
@@ -148,7 +144,7 @@ impl BindingsWriter {
 /// the generation that has fenced it, where there is one.
 pub fn read(log: &dyn Log, job: JobId, after: Epoch, fenced_for: Option<Generation>) -> Result<Vec<Stored>> {
     let (topic, id, mut found) = (topic_of(job), id_of(job), Vec::new());
-    let owner = fenced_for.and_then(|generation| owner(&id, generation));
+    let owner = fenced_for.map(|generation| Owner::fenced(&id, generation));
     read_to_end(log, &topic, PARTITION, 0, owner, |record| {
         let binding = decode(record.record.value.as_deref().unwrap_or_default())
             .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;

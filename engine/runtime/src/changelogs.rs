@@ -102,7 +102,7 @@ impl Changelogs {
             let topic = changelog_topic(self.job, store);
             let own = ends.iter().filter(|((name, _), _)| *name == topic);
             let own: Vec<_> = own.map(|((_, partition), end)| (*partition, *end)).collect();
-            let owner = owner(&self.id, self.generation);
+            let owner = Owner::fenced(&self.id, self.generation);
             if !own.is_empty() && await_settled(&*self.log, &topic, &own, Some(owner))? {
                 let text = format!("topic {topic:?}: the log has lost the end of a transaction");
                 return Err(Error::external("changelog-lost", text));
@@ -110,9 +110,4 @@ impl Changelogs {
         }
         Ok(())
     }
-}
-
-/// Who writes, to those who read it back.
-pub(crate) fn owner(id: &str, generation: Generation) -> Owner<'_> {
-    Owner { id, generation: Some(generation) }
 }

@@ -80,7 +80,7 @@ pub fn restore_stores(
     if !from_changelogs.is_empty() {
         progress.begin(from_changelogs.iter().map(Changelog::records).sum());
         let id = changelogs::id_of(recovery.zero.job_id, task);
-        let owner = changelogs::owner(&id, recovery.generation);
+        let owner = Owner::fenced(&id, recovery.generation);
         for changelog in &from_changelogs {
             let committed = (checkpoint.generation, checkpoint.epoch);
             let read = || from_changelog(backend, changelog, owner, recovery, committed, progress);

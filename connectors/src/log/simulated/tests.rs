@@ -188,7 +188,7 @@ fn what_is_read_to_its_end_drops_what_its_owner_has_left_open() {
     append(&mut *producer, "k", Some("a"));
     producer.commit().unwrap();
     let mut read = 0;
-    let owner = Owner { id: "p", generation: Some(Generation(1)) };
+    let owner = Owner::fenced("p", Generation(1));
     read_to_end(&log, "t", P0, 0, Some(owner), |_| {
         read += 1;
         Ok(())

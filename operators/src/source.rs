@@ -327,15 +327,12 @@ impl<T: Data> Reading<T> {
             match self.read(index, recorded, buffer)? {
                 0 if recorded.is_some()
                     && self.partitions[index].reader.position() == recorded.map_or(0, |s| s.next) => {}
+                // Its last share may have to end at once: nobody wakes it for an epoch that others have reached before.
+                0 if self.partitions[index].ended => {}
                 0 => {
                     let partition = &self.partitions[index];
-                    return Ok(turn.max(if partition.ended {
-                        self.when_ended(index)
-                    } else if partition.wakes && partition.pace.is_none() && recorded.is_none() {
-                        Turn::Waiting
-                    } else {
-                        Turn::Idle
-                    }));
+                    let woken = partition.wakes && partition.pace.is_none() && recorded.is_none();
+                    return Ok(turn.max(if woken { Turn::Waiting } else { Turn::Idle }));
                 }
                 _ => {
                     turn = Turn::Read;

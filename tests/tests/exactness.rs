@@ -6,7 +6,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use thalweg_tests::{Fault, Points, Random, Trial, TrialOptions, points, repeat_with_workers, two_runs_agree};
+use thalweg_tests::{
+    Binary, Ended, Fault, Folder, Points, Process, Random, RunFlags, Trial, TrialOptions, points, repeat_with_workers,
+    two_runs_agree,
+};
 
 /// Kills in a run of all tests.
 const KILLS: u64 = 100;
@@ -68,6 +71,48 @@ fn a_recorded_run_repeats_byte_for_byte_with_any_number_of_workers() {
         let epochs = check(test, seed, repeat_with_workers(seed, seed % 2 == 1));
         println!("seed {seed}: {epochs} epochs");
     }
+}
+
+/// Where epochs are cut by count, the others are far ahead when a slow source finds that nothing more is there: nobody wakes it for an
+/// epoch that was reached before.
+#[test]
+fn a_slow_source_that_ends_behind_the_others_holds_up_nothing() {
+    let folder = Folder::new();
+    let rows = |count: usize| "{\"k\":1}\n".repeat(count);
+    folder.write("fast.jsonl", rows(500));
+    // The blank line keeps the reader from knowing with the last record that it is at the end.
+    folder.write("slow.jsonl", rows(15) + "\n");
+    let job = r#"version = 1
+[job]
+name = "ends"
+[job.epoch]
+interval = "none"
+max_records = 10
+[sources.fast]
+connector = "file"
+path = "fast.jsonl"
+format = "json"
+[sources.slow]
+connector = "file"
+path = "slow.jsonl"
+format = "json"
+rate = 200
+[operators.rows]
+uses = "count"
+inputs = ["fast", "slow"]
+key = "k"
+[sinks.out]
+connector = "file"
+path = "out.jsonl"
+single = true
+inputs = ["rows"]
+"#;
+    folder.write("job.toml", job);
+    let flags = RunFlags { workers: 2, ..RunFlags::new(folder.join("data")) };
+    let mut process = Process::start(&Binary::thalweg(), &folder.join("job.toml"), &flags, &folder.join("run.log"));
+    assert_eq!(process.wait(), Ended::Code(0), "{}", process.log());
+    let out = std::fs::read_to_string(folder.join("out.jsonl")).expect("it is written");
+    assert_eq!(out.lines().last(), Some(r#"{"k":1,"rows":515}"#));
 }
 
 #[test]
@@ -135,7 +180,11 @@ fn every_failpoint_is_hit_and_changes_nothing() {
 fn a_checkpoint_that_cannot_be_written_is_made_up_for() {
     let test = "a_checkpoint_that_cannot_be_written_is_made_up_for";
     let (mut killed, mut went_on) = (0, 0);
-    for seed in seeds(2500, 8) {
+    // How many checkpoints a run takes is the machine's to say: on a busy one it takes more seeds until enough have failed.
+    for seed in seeds(2500, 32) {
+        if seed >= 2508 && killed > 4 && went_on > 0 {
+            break;
+        }
         let mut random = Random::new(seed);
         let mut fails = || {
             let point = *random.pick(&["changelog-append", "checkpoint-changelog"]);

@@ -14,6 +14,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 use thalweg_connectors::Lag;
@@ -49,8 +50,8 @@ pub struct EpochLimits {
 pub enum SourceEvent {
     /// A share is complete.
     Share(Epoch, Share),
-    /// The first record of this epoch was read.
-    Opened(Epoch),
+    /// The first record of this epoch was read, at this moment.
+    Opened(Epoch, Instant),
     /// A partition has reached a limit.
     Full(Epoch),
     /// A bounded partition has no more records after the shares sent so far.

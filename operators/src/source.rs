@@ -477,7 +477,7 @@ impl<T: Data> Reading<T> {
             partition.ended = state == ReadState::End;
             if first {
                 self.gate.reached(epoch);
-                self.gate.tell(SourceEvent::Opened(epoch));
+                self.gate.tell(SourceEvent::Opened(epoch, Instant::now()));
             }
             if full && limits.cutting == Cutting::Together {
                 self.gate.tell(SourceEvent::Full(epoch));

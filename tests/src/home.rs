@@ -99,9 +99,9 @@ impl Home {
         ids.first().map(|id| (*id, format!("bindings-{}", thalweg_core::JobId(*id))))
     }
 
-    /// The values of the job's bindings, in their order.
+    /// The values of the job's bindings, in their order. They are a journal: each counts, whatever became of its transaction.
     pub(crate) fn bindings(&self, topic: &str) -> Vec<Vec<u8>> {
-        let records = self.client.read_all(topic, Isolation::ReadCommitted);
+        let records = self.client.read_all(topic, Isolation::ReadUncommitted);
         records.into_iter().map(|record| record.value.unwrap_or_default()).collect()
     }
 }

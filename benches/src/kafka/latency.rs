@@ -24,8 +24,10 @@ const PER_SECOND: u64 = 5000;
 const EPOCH_MS: u64 = 20;
 /// Far more than there are in an epoch: time alone ends it.
 const EPOCH_RECORDS: usize = 100_000;
-/// How often the producer writes what is due, and the reader looks.
-const TICK_MS: u64 = 1;
+/// How often the producer writes what is due.
+const TICK_MS: u64 = 5;
+/// How long the reader waits for records at once.
+const READ_MS: i64 = 1;
 const WARM_UP: Duration = Duration::from_secs(5);
 /// CPU time is told for so long.
 const CPU_SECONDS: f64 = 15.0;
@@ -44,7 +46,8 @@ struct Steady {
 /// Writes words at the rate until it is told to stop. All of a word go to one partition, so that they are counted in their order.
 fn produce(bootstrap: &str, topic: &str, written: &Written, stop: &AtomicBool) {
     let corpus = Corpus::new(CorpusSpec { words: 500_000, distinct: 100_000, skew: 1.1 });
-    let writer = Writer::new(bootstrap, None, &[("linger.ms", "0")]);
+    // With the settings that a producer has by itself.
+    let writer = Writer::new(bootstrap, None, &[]);
     let (topic, hasher) = (writer.topic(topic), foldhash::fast::FixedState::default());
     let (began, mut done) = (Instant::now(), 0);
     while !stop.load(Ordering::Relaxed) {
@@ -66,7 +69,7 @@ fn produce(bootstrap: &str, topic: &str, written: &Written, stop: &AtomicBool) {
 fn read(reader: &mut Reader, seen: &mut Words<u64>, written: &Written, lasts: Duration) -> Vec<f64> {
     let (began, mut latencies) = (Instant::now(), Vec::new());
     while began.elapsed() < lasts {
-        reader.read(4096, TICK_MS as i64, |message| {
+        reader.read(4096, READ_MS, |message| {
             let (now, count) = (Instant::now(), count(message.value).unwrap_or(0));
             let before = seen.entry_ref(message.key).or_insert(0);
             let times = written.lock().unwrap_or_else(PoisonError::into_inner);

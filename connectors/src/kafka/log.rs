@@ -10,9 +10,11 @@ use thalweg_core::{Error, Generation, PartitionId, Result};
 use super::KafkaConfig;
 use super::cluster::Cluster;
 use super::consumer::{Consumer, Isolation, Next, PartitionQueue, headers, parts, timestamp};
+use super::journal::KafkaJournal;
 use super::producer::KafkaProducer;
 use crate::log::{
-    Delivery, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo, TopicSpec,
+    Delivery, Journal, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo,
+    TopicSpec,
 };
 
 /// How soon, and how often, it is asked where the partition ends when nothing comes, not even its end.
@@ -127,6 +129,10 @@ impl KafkaLog {
         Ok(producer)
     }
 
+    fn open_reader(&self, queue: PartitionQueue, from: u64) -> KafkaReader {
+        KafkaReader { queue, config: Arc::clone(&self.config), position: from, at_end: false }
+    }
+
     /// Checks a topic that is there against what the job needs.
     fn check(&self, topic: &TopicSpec) -> Result<()> {
         let settings = self.cluster.settings(&topic.name)?;
@@ -197,6 +203,22 @@ impl Log for KafkaLog {
         }
     }
 
+    fn journal(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        id: &str,
+        generation: Generation,
+    ) -> Result<Box<dyn Journal>> {
+        let producer = self.fenced(id, generation)?;
+        Ok(Box::new(KafkaJournal::new(producer, topic, partition, self.config.transaction_timeout)))
+    }
+
+    fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
+        let (first, _) = self.cluster.offsets(topic, partition)?;
+        Ok(Box::new(self.open_reader(self.cluster.records(topic, partition, from.max(first))?, from.max(first))))
+    }
+
     fn reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
         match self.partitions(topic, partition)? {
             Some(count) if u32::from(partition.0) < count => {}
@@ -212,8 +234,7 @@ impl Log for KafkaLog {
         // What is before the first offset is dropped; a reader begins with what is kept.
         let (first, _) = self.cluster.offsets(topic, partition)?;
         let from = from.max(first);
-        let queue = self.readers.partition(topic, partition, from)?;
-        Ok(Box::new(KafkaReader { queue, config: Arc::clone(&self.config), position: from, at_end: false }))
+        Ok(Box::new(self.open_reader(self.readers.partition(topic, partition, from)?, from)))
     }
 
     fn offsets(&self, topic: &str, partition: PartitionId) -> Result<(u64, u64)> {
@@ -234,8 +255,7 @@ impl Log for KafkaLog {
             return Ok(None);
         }
         let queue = self.cluster.records(topic, partition, stable)?;
-        let config = Arc::clone(&self.config);
-        let (mut reader, mut first) = (KafkaReader { queue, config, position: stable, at_end: false }, Vec::new());
+        let (mut reader, mut first) = (self.open_reader(queue, stable), Vec::new());
         reader.read(1, &mut first)?;
         Ok(first.into_iter().next())
     }
@@ -275,7 +295,7 @@ impl Log for KafkaLog {
     }
 }
 
-/// Reads one partition, committed records only.
+/// Reads one partition, of the records that its queue is given.
 struct KafkaReader {
     queue: PartitionQueue,
     config: Arc<KafkaConfig>,

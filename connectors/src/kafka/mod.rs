@@ -15,6 +15,7 @@ mod consumer;
 mod delivery;
 mod describe;
 mod error;
+mod journal;
 mod log;
 mod partitions;
 mod patience;

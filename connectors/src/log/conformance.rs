@@ -2,7 +2,9 @@
 
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
-use super::{Log, LogRecord, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled, read_to_end};
+use super::{
+    Log, LogRecord, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled, read_journal, read_to_end,
+};
 
 const P0: PartitionId = PartitionId(0);
 const P1: PartitionId = PartitionId(1);
@@ -15,7 +17,7 @@ type Clause = fn(&dyn Log) -> Result<()>;
 ///
 /// Panics where a clause is broken, and says which.
 pub fn check(make: impl Fn() -> Box<dyn Log>) {
-    let clauses: [(&str, Clause); 11] = [
+    let clauses: [(&str, Clause); 13] = [
         ("1 a topic has a fixed number of partitions", topics_are_fixed),
         ("1 reading gives everything from an offset on, in order", reads_in_order),
         ("1 records keep key, value and headers", keeps_every_part),
@@ -27,6 +29,8 @@ pub fn check(make: impl Fn() -> Box<dyn Log>) {
         ("4 a reader sees what comes", reader_follows),
         ("5 what is acknowledged is decided soon, and stands", acknowledged_stands),
         ("6 time does not go back", time_grows),
+        ("7 what a journal has acknowledged stands, and is read at once", journal_stands),
+        ("7 a newer journal ends the older one", journal_ends_the_older),
     ];
     for (clause, run) in clauses {
         let log = make();
@@ -131,6 +135,57 @@ fn acknowledged_stands(log: &dyn Log) -> Result<()> {
     assert_eq!(log.offsets_of(&name, &[P1, P0])?, [log.offsets(&name, P1)?, log.offsets(&name, P0)?], "of each");
     log.release(Owner::fenced("conformance-stands", Generation(1)), &name, P0)?;
     assert_eq!(values(&all(log, &name, P0, 0)?), ["stands"], "what is visible stays, and nothing is added");
+    Ok(())
+}
+
+/// Reads a journal up to its end.
+fn journaled(log: &dyn Log, topic: &str) -> Result<Vec<LogRecord>> {
+    let mut out = Vec::new();
+    read_journal(log, topic, P0, 0, |record| {
+        out.push(record);
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+fn journal_stands(log: &dyn Log) -> Result<()> {
+    let name = topic(log, "journal")?;
+    let mut journal = log.journal(&name, P0, "conformance-journal", Generation(1))?;
+    assert!(journaled(log, &name)?.is_empty(), "nothing yet");
+    let mut all = Vec::new();
+    for values in [&["a", "b"][..], &["c"], &["d", "e", "f"]] {
+        let end = journal.append(values.iter().map(|value| record(*value)).collect())?;
+        all.extend_from_slice(values);
+        let found = journaled(log, &name)?;
+        assert_eq!(self::values(&found), all, "all, in order, as soon as it is acknowledged");
+        let place = |back: usize| found[found.len() - back].offset;
+        assert_eq!(
+            place(values.len()),
+            end - values.len() as u64,
+            "the end is that of the last record, and none is between"
+        );
+        journal.tend();
+        assert!(!journal.is_spent(), "nothing has failed");
+    }
+    // Its process is gone, in the middle of something or not.
+    drop(journal);
+    assert_eq!(self::values(&journaled(log, &name)?), all, "without the journal");
+    drop(log.fence("conformance-journal", Generation(2))?);
+    assert_eq!(self::values(&journaled(log, &name)?), all, "behind a fence");
+    Ok(())
+}
+
+fn journal_ends_the_older(log: &dyn Log) -> Result<()> {
+    let name = topic(log, "newer-journal")?;
+    let open = |generation| log.journal(&name, P0, "conformance-newer-journal", Generation(generation));
+    let mut older = open(1)?;
+    older.append(vec![record("older")])?;
+    let mut newer = open(2)?;
+    must_fail(older.append(vec![record("never")]), "an append by a journal that another has ended");
+    assert!(older.is_spent(), "it cannot go on");
+    newer.append(vec![record("newer")])?;
+    assert_eq!(values(&journaled(log, &name)?), ["older", "newer"], "nothing of the ended one behind its end");
+    assert_eq!(must_fail(open(1), "a lower generation").code(), "fenced");
     Ok(())
 }
 

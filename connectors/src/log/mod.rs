@@ -14,10 +14,13 @@
 //!    its end in a partition, where the transaction then stays open, and shares the fate of the next one of the same id there: see
 //!    [`Log::release`]. So nobody may act upon what is acknowledged before it is visible ([`await_settled`]).
 //! 6. Time is the broker's: when the record was appended, not when the event happened.
+//! 7. What a journal ([`Log::journal`]) has acknowledged is durable and keeps its place, whatever becomes of what it appends later; a
+//!    reader of journals ([`Log::journal_reader`]) sees it at once. A newer one of the same id ends it as in 2.
 
 #[doc(hidden)]
 pub mod conformance;
 mod embedded;
+mod journal;
 mod position;
 mod reading;
 #[doc(hidden)]
@@ -27,6 +30,7 @@ mod source;
 
 pub(crate) use embedded::check_name as check_topic_name;
 pub use embedded::{CleanReport, Clock, EmbeddedLog, MAX_RECORD_BYTES};
+pub use journal::{Journal, read_journal};
 pub use position::{POSITION_HEADER, Position};
 pub use reading::{Owner, ToEnd, await_settled, read_to_end};
 pub use sink::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
@@ -138,6 +142,22 @@ pub trait Log: Send + Sync {
     fn producer(&self, id: &str, generation: Generation, delivery: Delivery) -> Result<Box<dyn Producer>> {
         let _ = delivery;
         self.fence(id, generation)
+    }
+
+    /// The only living journal of `id` from now on, on one partition of a topic that nobody else writes.
+    fn journal(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        id: &str,
+        generation: Generation,
+    ) -> Result<Box<dyn Journal>> {
+        Ok(Box::new(journal::Committing::new(self.fence(id, generation)?, topic, partition)))
+    }
+
+    /// Opens a reader of what journals have appended, at `from` (or the first offset after it that is kept).
+    fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
+        self.reader(topic, partition, from)
     }
 
     /// Opens a reader at `from` (or the first offset after it that is kept).

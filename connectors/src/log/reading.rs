@@ -47,9 +47,9 @@ impl<'a> Owner<'a> {
 ///
 /// Made for several partitions first, and read then, they are fetched side by side.
 pub struct ToEnd {
-    reader: Option<Box<dyn LogReader>>,
-    from: u64,
-    end: u64,
+    pub(super) reader: Option<Box<dyn LogReader>>,
+    pub(super) from: u64,
+    pub(super) end: u64,
 }
 
 impl ToEnd {

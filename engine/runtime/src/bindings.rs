@@ -1,18 +1,18 @@
-//! The bindings log: one topic with one partition, one record for each epoch, in order.
+//! The bindings log: a journal in one topic with one partition, one record for each epoch, in order.
 //!
 //! Value: format version (1 byte, now 1), then the postcard form of [`Binding`]. Key: none. The log frames and checks the bytes.
 
 use std::sync::Arc;
-use thalweg_connectors::log::{Log, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled, read_to_end};
+use std::time::Duration;
+
+use thalweg_connectors::log::{Journal, Log, NewRecord, Retention, TopicSpec, read_journal};
 
 use thalweg_core::{Binding, Blame, Epoch, Error, Generation, JobId, PartitionId, Result, failpoint};
 
 const VERSION: u8 = 1;
 const PARTITION: PartitionId = PartitionId(0);
 
-/// What was acknowledged is not there.
-const LOST: &str = "bindings-lost-end";
-/// Attempts to make bindings durable, each by a new producer, before the task gives up; each waits for the log by itself.
+/// Attempts to make bindings durable, each by a new journal, before the task gives up; each waits for the log by itself.
 const MAX_ATTEMPTS: u32 = 8;
 /// Bindings below C that are left in the log before it is trimmed: some seconds of epochs.
 const TRIM_AFTER: usize = 256;
@@ -23,7 +23,7 @@ pub struct BindingsWriter {
     topic: String,
     id: String,
     generation: Generation,
-    producer: Box<dyn Producer>,
+    journal: Box<dyn Journal>,
     /// Everything in the log before this offset is known.
     known: u64,
     /// The offset of each binding since the last trim, so that the log can be trimmed to a checkpoint.
@@ -50,13 +50,13 @@ impl BindingsWriter {
     pub fn open(log: Arc<dyn Log>, job: JobId, generation: Generation) -> Result<Self> {
         let (topic, id) = (topic_of(job), id_of(job));
         log.ensure(&TopicSpec { name: topic.clone(), partitions: 1, retention: Retention::Keep })?;
-        let producer = log.fence(&id, generation)?;
+        let journal = log.journal(&topic, PARTITION, &id, generation)?;
         let (_, known) = log.offsets(&topic, PARTITION)?;
-        Ok(Self { log, topic, id, generation, producer, known, offsets: Vec::new() })
+        Ok(Self { log, topic, id, generation, journal, known, offsets: Vec::new() })
     }
 
-    /// Makes the bindings durable, in one transaction, and waits until they are visible: what a log has acknowledged before that may be
-    /// lost yet. Where the outcome is unknown, a new producer fences the old one, reads what is there, and appends unchanged what is not.
+    /// Makes the bindings durable. Where the outcome is unknown, a new journal fences the old one, reads what is there, and appends
+    /// unchanged what is not.
     ///
     /// Errors: a newer generation; a log that stays away.
     pub fn append(&mut self, mut bindings: &[Binding]) -> Result<()> {
@@ -76,30 +76,22 @@ impl BindingsWriter {
         unreachable!("the last attempt returns")
     }
 
+    /// Does what the log leaves for when nobody waits; says when it wants to be called again.
+    pub fn tend(&mut self) -> Option<Duration> {
+        self.journal.tend()
+    }
+
     /// A failure of the disk is for the next process to look at.
     fn can_look(&self, error: &Error) -> bool {
-        error.code() == LOST || self.producer.is_spent() && !matches!(error.code(), "disk-full" | "io")
+        self.journal.is_spent() && !matches!(error.code(), "disk-full" | "io")
     }
 
     fn try_append(&mut self, bindings: &[Binding]) -> Result<()> {
         failpoint::pass("bindings-append")?;
-        if self.producer.is_spent() {
-            self.producer = self.log.fence(&self.id, self.generation)?;
+        if self.journal.is_spent() {
+            self.journal = self.log.journal(&self.topic, PARTITION, &self.id, self.generation)?;
         }
-        self.producer.begin()?;
-        for binding in bindings {
-            let mut value = vec![VERSION];
-            value = postcard::to_extend(binding, value).map_err(|error| {
-                Error::internal("binding-encode", format!("binding of epoch {}: {error}", binding.epoch))
-            })?;
-            self.producer.append(&self.topic, PARTITION, NewRecord { value: Some(value), ..NewRecord::default() })?;
-        }
-        let ends = self.producer.commit()?;
-        let end = ends.first().map_or(0, |(_, _, end)| *end);
-        let owner = Some(Owner::fenced(&self.id, self.generation));
-        if await_settled(&*self.log, &self.topic, &[(PARTITION, end)], owner)? {
-            return Err(Error::external(LOST, format!("{}: the log has lost the end of a transaction", self.topic)));
-        }
+        let end = self.journal.append(bindings.iter().map(encode).collect::<Result<_>>()?)?;
         failpoint::pass("bindings-durable")?;
         let first = end.saturating_sub(bindings.len() as u64);
         self.offsets.extend(bindings.iter().zip(first..).map(|(binding, offset)| (binding.epoch, offset)));
@@ -107,12 +99,11 @@ impl BindingsWriter {
         Ok(())
     }
 
-    /// Fences the producer of a transaction whose outcome is unknown; says how many of its bindings are there, which are its first
-    /// ones.
+    /// Fences the journal of an append whose outcome is unknown; says how many of its bindings are there, which are its first ones.
     fn renew(&mut self, bindings: &[Binding]) -> Result<usize> {
-        self.producer = self.log.fence(&self.id, self.generation)?;
-        let (owner, mut there, offsets) = (Some(Owner::fenced(&self.id, self.generation)), 0, &mut self.offsets);
-        self.known = read_to_end(&*self.log, &self.topic, PARTITION, self.known, owner, |record| {
+        self.journal = self.log.journal(&self.topic, PARTITION, &self.id, self.generation)?;
+        let (mut there, offsets) = (0, &mut self.offsets);
+        self.known = read_journal(&*self.log, &self.topic, PARTITION, self.known, |record| {
             let binding = decode(record.record.value.as_deref().unwrap_or_default())?;
             if bindings.get(there) == Some(&binding) {
                 offsets.push((binding.epoch, record.offset));
@@ -140,12 +131,10 @@ impl BindingsWriter {
     }
 }
 
-/// All bindings after `after` that are in the log, of every generation, in log order. What their writer has left open is ended for
-/// the generation that has fenced it, where there is one.
-pub fn read(log: &dyn Log, job: JobId, after: Epoch, fenced_for: Option<Generation>) -> Result<Vec<Stored>> {
-    let (topic, id, mut found) = (topic_of(job), id_of(job), Vec::new());
-    let owner = fenced_for.map(|generation| Owner::fenced(&id, generation));
-    read_to_end(log, &topic, PARTITION, 0, owner, |record| {
+/// All bindings after `after` that are in the log, of every generation, in log order.
+pub fn read(log: &dyn Log, job: JobId, after: Epoch) -> Result<Vec<Stored>> {
+    let mut found = Vec::new();
+    read_journal(log, &topic_of(job), PARTITION, 0, |record| {
         let binding = decode(record.record.value.as_deref().unwrap_or_default())
             .map_err(|error| error.context(format!("bindings log, offset {}", record.offset)))?;
         if binding.epoch > after {
@@ -172,6 +161,12 @@ pub fn valid(stored: Vec<Stored>, caps: &[(Generation, Epoch)], last: Epoch) -> 
         same
     });
     valid
+}
+
+fn encode(binding: &Binding) -> Result<NewRecord> {
+    let value = postcard::to_extend(binding, vec![VERSION])
+        .map_err(|error| Error::internal("binding-encode", format!("binding of epoch {}: {error}", binding.epoch)))?;
+    Ok(NewRecord { value: Some(value), ..NewRecord::default() })
 }
 
 /// Decodes the value of a record of the bindings log.

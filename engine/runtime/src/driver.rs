@@ -107,7 +107,9 @@ impl Driver {
     fn handle(&mut self, event: DriverEvent) -> Result<bool> {
         match event {
             DriverEvent::Source(SourceEvent::Share(epoch, share)) => self.shares.entry(epoch).or_default().push(share),
-            DriverEvent::Source(SourceEvent::Opened(epoch)) => self.minter.opened(epoch, self.started.elapsed()),
+            DriverEvent::Source(SourceEvent::Opened(epoch, at)) => {
+                self.minter.opened(epoch, at.saturating_duration_since(self.started));
+            }
             DriverEvent::Source(SourceEvent::Full(epoch)) => self.minter.full(epoch),
             DriverEvent::Source(SourceEvent::Ended(_)) => self.minter.ended(),
             DriverEvent::Source(SourceEvent::Seen(_)) => self.minter.seen(),
@@ -177,7 +179,8 @@ impl Driver {
         let retry = self.begin_checkpoint();
         self.bound_changes();
         let cut = self.cut_epochs()?;
-        Ok(retry.into_iter().chain(cut).min())
+        let tend = self.bindings.tend();
+        Ok([retry, cut, tend].into_iter().flatten().min())
     }
 
     /// Ends the epochs that are due to end; says when another will be.

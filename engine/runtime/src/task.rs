@@ -30,7 +30,7 @@ pub struct Task {
 
 /// The bindings in a log that count, from the first one that is kept on, under the caps of the job's plans.
 pub fn read_bindings(log: &dyn Log, job_id: JobId, caps: &[(Generation, Epoch)]) -> Result<Vec<Binding>> {
-    let stored = bindings::valid(bindings::read(log, job_id, Epoch::ZERO, None)?, caps, Epoch(u64::MAX));
+    let stored = bindings::valid(bindings::read(log, job_id, Epoch::ZERO)?, caps, Epoch(u64::MAX));
     Ok(stored.into_iter().map(|stored| stored.binding).collect())
 }
 
@@ -161,7 +161,7 @@ impl Waiting {
 
     fn scan(&mut self, generation: Generation, after: Epoch, caps: &[(Generation, Epoch)]) -> Result<()> {
         let TaskConfig { logs, job_id, .. } = &self.place.config;
-        let stored = bindings::read(&**logs.bindings(), *job_id, after, Some(generation))?;
+        let stored = bindings::read(&**logs.bindings(), *job_id, after)?;
         self.stored = bindings::valid(stored, caps, Epoch(u64::MAX));
         let report = ScanReport {
             generation,

@@ -80,6 +80,14 @@ impl Claims {
         }
     }
 
+    /// The generation of another process that has taken the job over, where one has.
+    ///
+    /// Errors: those of the cluster.
+    pub(super) fn taken_over(&self) -> Result<Option<Generation>> {
+        let last = self.last()?;
+        Ok(last.filter(|claim| claim.process != self.process).map(|claim| claim.generation))
+    }
+
     fn try_claim(&self, claim: Claim) -> Result<()> {
         let mut producer = self.log.fence(&self.id(), claim.generation)?;
         match self.last()? {

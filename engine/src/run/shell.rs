@@ -21,6 +21,8 @@ const TICK: Duration = Duration::from_millis(100);
 const CLEAN: Duration = Duration::from_secs(60);
 /// The task lives and dies with this process: there is no silent loss to notice by waiting.
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
+/// Errors that say that a topic holds something else than what this process has written or expects.
+const UNEXPECTED: [&str; 4] = ["sink-differs", "sink-lost", "sink-order", "state-digest"];
 
 /// What the shell waits for.
 pub(super) enum ShellEvent {
@@ -133,7 +135,7 @@ impl Shell {
                     self.applied = epoch;
                     self.want_last_checkpoint()?;
                 }
-                Ok(ShellEvent::Task(TaskEvent::Failed(error))) => return Err(error),
+                Ok(ShellEvent::Task(TaskEvent::Failed(error))) => return Err(self.cause(error)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     return Err(Error::internal("task-gone", "the task has ended without a word"));
@@ -143,6 +145,23 @@ impl Shell {
             self.clean();
         }
         Ok(())
+    }
+
+    /// Why the task has failed. A process that was left for dead, and goes on, may find the work of the one that has taken the job over,
+    /// and not know it for that.
+    fn cause(&self, error: Error) -> Error {
+        let Some(claims) = self.claims.as_ref().filter(|_| UNEXPECTED.contains(&error.code())) else { return error };
+        match claims.taken_over() {
+            Ok(Some(generation)) => {
+                let text = format!(
+                    "another process runs the job at generation {generation}; leave it to that one, and do not start this copy of its \
+                     data folder again (this one has found: {})",
+                    error.message()
+                );
+                Error::external("fenced", text)
+            }
+            Ok(None) | Err(_) => error,
+        }
     }
 
     /// Whether the last checkpoint that there will be is committed and applied.

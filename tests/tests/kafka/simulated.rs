@@ -1,7 +1,7 @@
 //! The simulated log against a real Kafka: the same random history on both, and after each step the same is to be seen.
 //!
 //! Compared are the records that a reader of committed ones sees from any offset, where it stops (an open transaction holds it back),
-//! the ends of the partitions, the offsets that a commit returns, and by kind what a producer is told that another has fenced.
+//! those that a reader of journals sees, the ends of the partitions, the offsets that a commit returns, and by kind what a producer is told that another has fenced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use thalweg_connectors::kafka::{KafkaConfig, KafkaLog};
 use thalweg_connectors::log::simulated::{Calm, SimulatedCluster, SimulatedLog};
-use thalweg_connectors::log::{Log, NewRecord, Producer, Retention, TopicSpec};
+use thalweg_connectors::log::{Log, LogReader, NewRecord, Producer, Retention, TopicSpec};
 use thalweg_core::{Generation, PartitionId};
 use thalweg_tests::kafka::{Broker, BrokerSettings};
 use thalweg_tests::{Random, until};
@@ -177,6 +177,16 @@ impl Bench {
         let from = self.random.between(0, end);
         self.done.push(format!("read {partition} from {from}"));
         self.compare(partition, from);
+        // A cleaner takes what was aborted when it likes.
+        if !self.compacted {
+            let seen = |log: usize| {
+                let mut reader = self.logs[log].journal_reader(&self.topic, partition, from).expect("a reader");
+                all(&mut *reader)
+            };
+            let expected = seen(SIMULATED);
+            let what = format!("{expected:?} in Kafka, committed or not, from {from} on, {}", self.so_far());
+            until(&what, || seen(KAFKA) == expected);
+        }
     }
 
     fn compare(&self, partition: PartitionId, from: u64) {
@@ -197,11 +207,7 @@ impl Bench {
 
     /// What a reader sees from an offset on, and where it stops.
     fn visible(&self, log: usize, partition: PartitionId, from: u64) -> (Vec<Seen>, u64) {
-        let mut reader = self.logs[log].reader(&self.topic, partition, from).expect("a reader");
-        let mut records = Vec::new();
-        while reader.read(1 << 20, &mut records).expect("it can be read") {}
-        let seen = records.into_iter().map(|record| (record.offset, record.record.key, record.record.value));
-        (seen.collect(), reader.position())
+        all(&mut *self.logs[log].reader(&self.topic, partition, from).expect("a reader"))
     }
 
     fn ends(&self, log: usize, partition: PartitionId) -> (u64, u64) {
@@ -248,6 +254,14 @@ impl Bench {
             assert!(after <= 2 * KEYS as usize && after < before, "{before} records, {after} after cleaning");
         }
     }
+}
+
+/// What a reader gives, and where it stops.
+fn all(reader: &mut dyn LogReader) -> (Vec<Seen>, u64) {
+    let mut records = Vec::new();
+    while reader.read(1 << 20, &mut records).expect("it can be read") {}
+    let seen = records.into_iter().map(|record| (record.offset, record.record.key, record.record.value));
+    (seen.collect(), reader.position())
 }
 
 fn check(seeds: u64, steps: usize) {

@@ -140,6 +140,10 @@ impl Fates for Chance {
         Fate::ALL[self.choose(Question::Fate, Fate::ALL.len())]
     }
 
+    fn of_append(&self, _: &str) -> Fate {
+        Fate::OF_APPENDS[self.choose(Question::Fate, Fate::OF_APPENDS.len())]
+    }
+
     fn lost_marker(&self, id: &str, partitions: usize) -> Option<usize> {
         // Whoever else writes has to look after its own.
         let may_lose = self.odds.loses_markers && id != STRANGER;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use thalweg_connectors::log::simulated::{SimulatedCluster, SimulatedLog};
 use thalweg_connectors::log::{
-    Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo, TopicSpec,
+    Journal, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo, TopicSpec,
 };
 use thalweg_coordinator::JobHistory;
 use thalweg_core::{Error, Generation, PartitionId, Result};
@@ -26,6 +26,7 @@ pub(crate) enum Mistake {
     FencedMeansOver,
     LastBindingFromSinks,
     BindingsUnderRetention,
+    BindingsReadCommitted,
     VisibleBeforeDurable,
     CheckpointBeforeSinks,
     StaleAckCounted,
@@ -39,7 +40,6 @@ pub(crate) enum Mistake {
     SettledNotAwaited,
     DecidedTakenForVisible,
     SinksReleasedByCommit,
-    BindingsNotAwaited,
     AcknowledgedNotLookedFor,
     // Of the changelog.
     ChangelogNotAwaited,
@@ -68,6 +68,7 @@ impl Mistake {
         Self::FencedMeansOver,
         Self::LastBindingFromSinks,
         Self::BindingsUnderRetention,
+        Self::BindingsReadCommitted,
         Self::VisibleBeforeDurable,
         Self::CheckpointBeforeSinks,
         Self::StaleAckCounted,
@@ -80,7 +81,6 @@ impl Mistake {
         Self::SettledNotAwaited,
         Self::DecidedTakenForVisible,
         Self::SinksReleasedByCommit,
-        Self::BindingsNotAwaited,
         Self::AcknowledgedNotLookedFor,
         Self::ChangelogNotAwaited,
         Self::ChangelogNotFenced,
@@ -178,9 +178,7 @@ impl Log for WrongLog {
     }
 
     fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>> {
-        let never = self.is(Mistake::BindingsNotFenced) && id.ends_with("-bindings")
-            || self.is(Mistake::ChangelogNotFenced) && id.contains("-changelogs-");
-        if never {
+        if self.is(Mistake::ChangelogNotFenced) && id.contains("-changelogs-") {
             return Ok(self.inner.same(id));
         }
         held(&self.done).remove(&acknowledged(id));
@@ -197,6 +195,26 @@ impl Log for WrongLog {
             inner,
             appended: Vec::new(),
         }))
+    }
+
+    fn journal(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        id: &str,
+        generation: Generation,
+    ) -> Result<Box<dyn Journal>> {
+        match self.mistake {
+            Mistake::BindingsNotFenced => Ok(self.inner.same_journal(topic, partition, id)),
+            _ => self.inner.journal(topic, partition, id, generation),
+        }
+    }
+
+    fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
+        match self.mistake {
+            Mistake::BindingsReadCommitted => self.inner.reader(topic, partition, from),
+            _ => self.inner.journal_reader(topic, partition, from),
+        }
     }
 
     fn reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
@@ -234,7 +252,6 @@ impl Log for WrongLog {
 
     fn stable_ends(&self, topic: &str, partitions: &[PartitionId]) -> Result<Vec<u64>> {
         let writer = match self.mistake {
-            Mistake::BindingsNotAwaited if topic.starts_with("bindings-") => Some("-bindings"),
             Mistake::ChangelogNotAwaited if topic == changelog() => Some("-changelogs-"),
             _ => None,
         };

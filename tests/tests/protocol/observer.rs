@@ -30,7 +30,7 @@ impl Observer {
 
     /// Looks at everything that is new.
     pub(crate) fn look(&mut self, cluster: &SimulatedCluster) -> Result<(), String> {
-        for record in cluster.visible(&bindings_topic(), PartitionId(0), 0).unwrap_or_default() {
+        for record in cluster.appended(&bindings_topic(), PartitionId(0), 0).unwrap_or_default() {
             let binding = decode_binding(record.record.value.as_deref().unwrap_or_default()).expect("a binding");
             self.bound.insert((binding.epoch.0, binding.shares[0].next));
         }

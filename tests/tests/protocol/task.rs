@@ -138,8 +138,9 @@ impl World {
             Err(error) => error,
         };
         let current = self.gens[g].number == self.history().generation();
-        // What a process of the past finds in a changelog is not the checkpoint that it wants any more.
-        let past = !current && error.code() == "state-digest";
+        // What a process of the past finds is not what it wants any more: in a changelog the checkpoint, in a sink its own records alone.
+        // It stops, and is told why: see `Shell::cause`.
+        let past = !current && ["state-digest", "sink-differs"].contains(&error.code());
         if !(past || BEARABLE.contains(&error.code())) {
             return Err(format!("task {t} of generation {}: {error}", g + 1));
         }
@@ -231,7 +232,7 @@ impl World {
             return Ok(vec![]);
         }
         let generation = &mut self.gens[g];
-        let stored = bindings::read(&*generation.tasks[t].log, JOB, after, Some(generation.number))?;
+        let stored = bindings::read(&*generation.tasks[t].log, JOB, after)?;
         generation.stored = bindings::valid(stored, caps, Epoch(u64::MAX));
         let found = generation.stored.iter().map(|stored| (stored.binding.generation, stored.binding.epoch));
         let shown = self.observer.in_sinks();
@@ -378,6 +379,7 @@ impl World {
             .collect();
         let writer = generation.tasks[0].bindings.as_mut().expect("the first task has fenced");
         let outcome = writer.append(&new);
+        writer.tend();
         if self.outcome(g, 0, outcome)?.is_some() {
             let generation = &mut self.gens[g];
             generation.durable = generation.cuts.len();

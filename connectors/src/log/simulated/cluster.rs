@@ -121,6 +121,15 @@ impl SimulatedCluster {
         Ok(self.state.lock().partition(topic, partition)?.visible(from).cloned().collect())
     }
 
+    /// What a reader of uncommitted records sees of a partition now: all that producers were told is there.
+    pub fn appended(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Vec<LogRecord>> {
+        Ok(self.state.lock().partition(topic, partition)?.appended(from).cloned().collect())
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.state.lock().now_ms
+    }
+
     /// The offset after the last record or marker.
     pub fn end(&self, topic: &str, partition: PartitionId) -> Result<u64> {
         Ok(self.ends(topic, partition)?.1)

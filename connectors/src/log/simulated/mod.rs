@@ -11,6 +11,7 @@
 //! [`SimulatedCluster`] is the brokers, [`SimulatedLog`] one client of them as `KafkaLog` is, [`Fates`] who chooses.
 
 mod cluster;
+mod journal;
 mod partition;
 mod producer;
 mod reader;
@@ -22,9 +23,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
-use super::{Delivery, Log, LogReader, LogRecord, NewRecordRef, Owner, Producer, TopicInfo, TopicSpec};
+use super::{Delivery, Journal, Log, LogReader, LogRecord, NewRecordRef, Owner, Producer, TopicInfo, TopicSpec};
 use crate::kafka::Look;
 pub use cluster::SimulatedCluster;
+use journal::SimulatedJournal;
 use producer::SimulatedProducer;
 use reader::SimulatedReader;
 
@@ -72,6 +74,9 @@ impl Fate {
         Self::SentTwice,
         Self::SentTwiceUnnoticed,
     ];
+
+    /// Those of records of a journal. The log knows one that comes twice, and takes none of a producer that was fenced.
+    pub const OF_APPENDS: [Self; 3] = [Self::Acknowledged, Self::AnswerLost, Self::RequestLost];
 }
 
 /// Chooses what happens.
@@ -81,6 +86,11 @@ pub trait Fates: Send + Sync {
 
     /// What becomes of the end of a transaction of this id.
     fn of_end(&self, id: &str) -> Fate;
+
+    /// What becomes of what the journal of this id appends: one of [`Fate::OF_APPENDS`].
+    fn of_append(&self, _id: &str) -> Fate {
+        Fate::Acknowledged
+    }
 
     /// Which of the partitions of a transaction of this id, if any, gets no marker although its end is decided.
     fn lost_marker(&self, _id: &str, _partitions: usize) -> Option<usize> {
@@ -123,22 +133,15 @@ impl SimulatedLog {
     pub fn same(&self, id: &str) -> Box<dyn Producer> {
         Box::new(SimulatedProducer::transactional(&self.cluster, id, self.cluster.epoch(id)))
     }
-}
 
-impl Log for SimulatedLog {
-    fn ensure(&self, topic: &TopicSpec) -> Result<()> {
-        self.cluster.ensure(topic)
+    /// The same of a journal.
+    pub fn same_journal(&self, topic: &str, partition: PartitionId, id: &str) -> Box<dyn Journal> {
+        let producer = SimulatedProducer::transactional(&self.cluster, id, self.cluster.epoch(id));
+        Box::new(SimulatedJournal::new(producer, topic, partition))
     }
 
-    fn topics(&self) -> Result<Vec<(String, u32)>> {
-        Ok(self.cluster.topics())
-    }
-
-    fn topic(&self, name: &str) -> Result<Option<TopicInfo>> {
-        Ok(self.cluster.topic(name))
-    }
-
-    fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>> {
+    /// [`Log::fence`].
+    fn fenced(&self, id: &str, generation: Generation) -> Result<SimulatedProducer> {
         let stale = |known: Generation| {
             let text = format!("producer {id:?}: generation {generation} is over, generation {known} writes");
             Error::external("fenced", text)
@@ -155,7 +158,40 @@ impl Log for SimulatedLog {
             return Err(stale(current));
         }
         self.seen.lock().insert(id.to_owned(), generation);
-        Ok(Box::new(SimulatedProducer::transactional(&self.cluster, id, epoch)))
+        Ok(SimulatedProducer::transactional(&self.cluster, id, epoch))
+    }
+}
+
+impl Log for SimulatedLog {
+    fn ensure(&self, topic: &TopicSpec) -> Result<()> {
+        self.cluster.ensure(topic)
+    }
+
+    fn topics(&self) -> Result<Vec<(String, u32)>> {
+        Ok(self.cluster.topics())
+    }
+
+    fn topic(&self, name: &str) -> Result<Option<TopicInfo>> {
+        Ok(self.cluster.topic(name))
+    }
+
+    fn fence(&self, id: &str, generation: Generation) -> Result<Box<dyn Producer>> {
+        Ok(Box::new(self.fenced(id, generation)?))
+    }
+
+    fn journal(
+        &self,
+        topic: &str,
+        partition: PartitionId,
+        id: &str,
+        generation: Generation,
+    ) -> Result<Box<dyn Journal>> {
+        Ok(Box::new(SimulatedJournal::new(self.fenced(id, generation)?, topic, partition)))
+    }
+
+    fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
+        let (first, _) = self.cluster.ends(topic, partition)?;
+        Ok(Box::new(SimulatedReader::new(&self.cluster, topic, partition, from.max(first)).of_uncommitted()))
     }
 
     fn producer(&self, id: &str, generation: Generation, delivery: Delivery) -> Result<Box<dyn Producer>> {
@@ -185,8 +221,8 @@ impl Log for SimulatedLog {
 
     fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
         let mut producer = match owner.generation {
-            Some(generation) => self.fence(owner.id, generation)?,
-            None => Box::new(SimulatedProducer::transactional(&self.cluster, owner.id, self.cluster.init(owner.id))),
+            Some(generation) => self.fenced(owner.id, generation)?,
+            None => SimulatedProducer::transactional(&self.cluster, owner.id, self.cluster.init(owner.id)),
         };
         producer.begin()?;
         producer.append_ref(topic, partition, NewRecordRef { key: Some(&[]), ..NewRecordRef::default() })?;

@@ -14,6 +14,8 @@ struct Stored {
     record: LogRecord,
     /// Whose transaction it is in, until that has ended.
     open: Option<ProducerNumber>,
+    /// Only who reads uncommitted records sees it.
+    aborted: bool,
     /// When a tombstone may go, set by the first cleaning that saw it.
     horizon_ms: Option<u64>,
 }
@@ -45,16 +47,16 @@ impl Partition {
     pub(super) fn append(&mut self, record: NewRecord, open: Option<ProducerNumber>, now_ms: u64) -> u64 {
         let time = i64::try_from(now_ms * 1000).unwrap_or(i64::MAX);
         let record = LogRecord { offset: self.end, time, record };
-        self.records.push(Stored { record, open, horizon_ms: None });
+        self.records.push(Stored { record, open, aborted: false, horizon_ms: None });
         self.end += 1;
         self.end
     }
 
-    /// Ends a transaction by a marker, which takes an offset; what was aborted is never seen.
+    /// Ends a transaction by a marker, which takes an offset.
     pub(super) fn finish(&mut self, producer: ProducerNumber, committed: bool) {
-        self.records.retain(|stored| committed || stored.open != Some(producer));
         for stored in self.records.iter_mut().filter(|stored| stored.open == Some(producer)) {
             stored.open = None;
+            stored.aborted = !committed;
         }
         self.end += 1;
     }
@@ -62,8 +64,18 @@ impl Partition {
     /// The records that a reader of committed ones sees from an offset on.
     pub(super) fn visible(&self, from: u64) -> impl Iterator<Item = &LogRecord> {
         let stable = self.stable_end();
+        let before = self.from(from).take_while(move |stored| stored.record.offset < stable);
+        before.filter(|stored| !stored.aborted).map(|stored| &stored.record)
+    }
+
+    /// The records that a reader of uncommitted ones sees from an offset on.
+    pub(super) fn appended(&self, from: u64) -> impl Iterator<Item = &LogRecord> {
+        self.from(from).map(|stored| &stored.record)
+    }
+
+    fn from(&self, from: u64) -> impl Iterator<Item = &Stored> {
         let begin = self.records.partition_point(|stored| stored.record.offset < from);
-        self.records[begin..].iter().map(|stored| &stored.record).take_while(move |record| record.offset < stable)
+        self.records[begin..].iter()
     }
 
     pub(super) fn drop_before(&mut self, before: u64) {
@@ -72,13 +84,13 @@ impl Partition {
         self.records.retain(|stored| stored.record.offset >= first);
     }
 
-    /// Cleans the prefix up to `before`, which never reaches beyond the stable end: what a later record of the prefix replaces goes,
-    /// and tombstones whose retention is over.
+    /// Cleans the prefix up to `before`, which never reaches beyond the stable end: what was aborted goes, what a later record of the
+    /// prefix replaces, and tombstones whose retention is over.
     pub(super) fn clean(&mut self, before: u64, now_ms: u64, retention_ms: u64) {
         let before = before.min(self.stable_end());
         let inside = |stored: &Stored| stored.record.offset < before;
         let mut last = BTreeMap::new();
-        for stored in self.records.iter().filter(|stored| inside(stored)) {
+        for stored in self.records.iter().filter(|stored| inside(stored) && !stored.aborted) {
             last.insert(stored.record.record.key.clone(), stored.record.offset);
         }
         let kept: BTreeSet<u64> = last.into_values().collect();

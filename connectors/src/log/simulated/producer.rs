@@ -38,6 +38,22 @@ impl SimulatedProducer {
         Self { cluster, id, epoch: None, phase: Phase::Idle, refused: None, ends: BTreeMap::new() }
     }
 
+    pub(super) fn cluster(&self) -> Arc<SimulatedCluster> {
+        Arc::clone(&self.cluster)
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What was appended to a partition is there; the end of it.
+    pub(super) fn delivered(&mut self, topic: &str, partition: PartitionId) -> Result<u64> {
+        match self.refused.take() {
+            Some(error) => Err(error),
+            None => Ok(self.ends.get(&(topic.to_owned(), partition)).copied().unwrap_or(0)),
+        }
+    }
+
     fn expect(&self, phase: Phase, doing: &str) -> Result<()> {
         if self.phase == phase {
             return Ok(());

@@ -1,4 +1,4 @@
-//! A reader of committed records.
+//! A reader of a partition.
 
 use std::sync::Arc;
 
@@ -13,18 +13,24 @@ pub(super) struct SimulatedReader {
     topic: String,
     partition: PartitionId,
     position: u64,
+    /// Records of open and aborted transactions as well.
+    uncommitted: bool,
 }
 
 impl SimulatedReader {
     pub(super) fn new(cluster: &Arc<SimulatedCluster>, topic: &str, partition: PartitionId, from: u64) -> Self {
-        Self { cluster: Arc::clone(cluster), topic: topic.to_owned(), partition, position: from }
+        Self { cluster: Arc::clone(cluster), topic: topic.to_owned(), partition, position: from, uncommitted: false }
+    }
+
+    pub(super) fn of_uncommitted(self) -> Self {
+        Self { uncommitted: true, ..self }
     }
 }
 
 impl LogReader for SimulatedReader {
     fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool> {
         self.cluster.before(Step::Read);
-        let (first, _) = self.cluster.ends(&self.topic, self.partition)?;
+        let (first, end) = self.cluster.ends(&self.topic, self.partition)?;
         if self.position < first {
             let text =
                 format!("topic {:?}, partition {}: offset {} is dropped", self.topic, self.partition, self.position);
@@ -32,7 +38,14 @@ impl LogReader for SimulatedReader {
         }
         let (before, mut bytes) = (out.len(), 0);
         let max_bytes = max_bytes.min(self.cluster.fates().read_bytes());
-        for record in self.cluster.visible(&self.topic, self.partition, self.position)? {
+        let (records, end) = match self.uncommitted {
+            true => (self.cluster.appended(&self.topic, self.partition, self.position)?, end),
+            false => {
+                let visible = self.cluster.visible(&self.topic, self.partition, self.position)?;
+                (visible, self.cluster.stable_end(&self.topic, self.partition)?)
+            }
+        };
+        for record in records {
             if out.len() > before && bytes >= max_bytes {
                 return Ok(true);
             }
@@ -41,7 +54,7 @@ impl LogReader for SimulatedReader {
             self.position = record.offset + 1;
             out.push(record);
         }
-        self.position = self.position.max(self.cluster.stable_end(&self.topic, self.partition)?);
+        self.position = self.position.max(end);
         Ok(out.len() > before)
     }
 

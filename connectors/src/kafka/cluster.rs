@@ -10,14 +10,12 @@ use sys::{rd_kafka_ResourceType_t, rd_kafka_admin_op_t, rd_kafka_resp_err_t};
 use thalweg_core::{Error, PartitionId, Result};
 
 use super::KafkaConfig;
-use super::consumer::{Consumer, Isolation, PartitionQueue};
+use super::consumer::{Consumer, END_MS, Isolation, PartitionQueue};
 use super::error::{describe, kafka_error};
 use super::partitions::PartitionList;
 use super::patience::patiently;
 
 const NO_ERROR: rd_kafka_resp_err_t = rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
-/// Of a consumer that reads nothing.
-const WAIT_MS: u32 = 100;
 /// Which offset is asked for.
 const LATEST: i64 = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_LATEST as i64;
 const EARLIEST: i64 = sys::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64;
@@ -34,7 +32,7 @@ pub(super) struct Cluster {
 impl Cluster {
     pub(super) fn new(config: &Arc<KafkaConfig>, group: &str) -> Result<Self> {
         // Ends are those of the log itself, also behind open transactions.
-        Ok(Self { consumer: Consumer::open(config, group, Isolation::Uncommitted, WAIT_MS)? })
+        Ok(Self { consumer: Consumer::open(config, group, Isolation::Uncommitted, END_MS)? })
     }
 
     pub(super) fn rk(&self) -> *mut sys::rd_kafka_t {

@@ -18,6 +18,8 @@ use super::partitions::PartitionList;
 use super::patience::patiently;
 use crate::Waker;
 
+/// How soon a broker says that there is nothing more, where what was written is read back: that ends with it, and a start waits for it.
+pub(super) const END_MS: u32 = 10;
 /// Messages that are taken from librdkafka at once.
 const BATCH: usize = 1024;
 /// What librdkafka may hold for all partitions of a consumer, and how it goes on after a pause.

@@ -9,7 +9,7 @@ use thalweg_core::{Error, Generation, PartitionId, Result};
 
 use super::KafkaConfig;
 use super::cluster::Cluster;
-use super::consumer::{Consumer, Isolation, Next, PartitionQueue, headers, parts, timestamp};
+use super::consumer::{Consumer, END_MS, Isolation, Next, PartitionQueue, headers, parts, timestamp};
 use super::journal::KafkaJournal;
 use super::producer::KafkaProducer;
 use crate::log::{
@@ -21,8 +21,6 @@ use crate::log::{
 const LOOK: std::time::Duration = std::time::Duration::from_millis(100);
 /// How long a reader waits for messages before it looks at what has come: librdkafka waits so long for more where a batch is not full.
 const WAIT_MS: i32 = 5;
-/// How soon the broker says that there is nothing more: what is read back here ends, and a start waits for it.
-const END_MS: u32 = 10;
 /// How long the topics of a cluster may take to be known after they were made.
 const SETTLE: std::time::Duration = std::time::Duration::from_millis(20);
 
@@ -265,10 +263,7 @@ impl Log for KafkaLog {
     /// leader). Nothing ends the transaction then but the marker of another one of the same producer id, which gives the records of
     /// both the same fate.
     fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
-        let mut producer = match owner.generation {
-            Some(generation) => self.fenced(owner.id, generation)?,
-            None => KafkaProducer::transactional(&self.config, owner.id)?,
-        };
+        let mut producer = self.fenced(owner.id, owner.generation)?;
         producer.begin()?;
         // A compacted topic takes no record without a key.
         let filler = NewRecordRef { key: Some(&[]), ..NewRecordRef::default() };

@@ -14,8 +14,7 @@ use super::{Log, LogRecord, NewRecord, Producer};
 pub trait Journal: Send {
     /// Appends records one behind the other; returns the offset after the last one. They are durable then.
     ///
-    /// Errors: after one the outcome is unknown, and the journal is unusable: make it anew, read what is there. The exception is one
-    /// of a journal that was not used.
+    /// Errors: after one the outcome is unknown, and the journal is unusable: make it anew, read what is there.
     fn append(&mut self, records: Vec<NewRecord>) -> Result<u64>;
 
     /// Does what can wait until nobody waits; says when it wants to be called again, if it does.

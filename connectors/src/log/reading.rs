@@ -32,14 +32,14 @@ pub struct Owner<'a> {
     /// The id of its producer, fenced before it reads.
     pub id: &'a str,
     /// The generation that it was fenced for, which must still be the job's when something is ended: a process that was left for dead
-    /// has no say. Nothing where reading is how the generation is found out.
-    pub generation: Option<Generation>,
+    /// has no say.
+    pub generation: Generation,
 }
 
 impl<'a> Owner<'a> {
     /// The owner that was fenced for a generation.
     pub fn fenced(id: &'a str, generation: Generation) -> Self {
-        Self { id, generation: Some(generation) }
+        Self { id, generation }
     }
 }
 

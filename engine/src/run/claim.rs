@@ -5,14 +5,14 @@
 //! `generation-{job}`, one partition, the last record counts. Value: format version (1 byte, now 1), generation (u64 little
 //! endian), a random number of the process (u128 little endian).
 //!
-//! Claims are written by a producer with an id of its own, after its fence and after a read behind that: of two processes that claim
+//! Claims are a journal with an id of its own, written after its fence and after a read behind that: of two processes that claim
 //! at once one is fenced, and none follows a claim of the same or a later generation. So the last claim is the current generation,
 //! and a look at it is linearizable.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use thalweg_connectors::kafka::{KafkaConfig, KafkaLog};
-use thalweg_connectors::log::{Log, NewRecord, Owner, Retention, TopicSpec, await_settled, read_to_end};
+use thalweg_connectors::log::{Log, NewRecord, Retention, TopicSpec, read_journal};
 use thalweg_core::{Blame, Error, Generation, JobId, PartitionId, Result, failpoint};
 
 const VERSION: u8 = 1;
@@ -89,7 +89,8 @@ impl Claims {
     }
 
     fn try_claim(&self, claim: Claim) -> Result<()> {
-        let mut producer = self.log.fence(&self.id(), claim.generation)?;
+        let mut journal =
+            self.log.journal(&self.topic, PARTITION, &format!("{}-generation", self.job), claim.generation)?;
         match self.last()? {
             Some(last) if last == claim => return Ok(()),
             Some(last) if last.generation >= claim.generation => {
@@ -103,30 +104,17 @@ impl Claims {
             Some(_) | None => {}
         }
         failpoint::pass("claim-append")?;
-        producer.begin()?;
-        producer.append(&self.topic, PARTITION, NewRecord { value: Some(claim.encode()), ..NewRecord::default() })?;
-        let ends = producer.commit()?;
-        let end = ends.first().map_or(0, |(_, _, end)| *end);
-        let (id, generation) = (self.id(), None);
-        if await_settled(&*self.log, &self.topic, &[(PARTITION, end)], Some(Owner { id: &id, generation }))? {
-            return Err(Error::external("claim-lost", format!("{}: the cluster has lost the claim", self.topic)));
-        }
+        let end = journal.append(vec![NewRecord { value: Some(claim.encode()), ..NewRecord::default() }])?;
         failpoint::pass("claim-durable")?;
         // What is before it has no meaning any more.
         self.log.trim(&self.topic, PARTITION, end.saturating_sub(1))
     }
 
-    fn id(&self) -> String {
-        format!("{}-generation", self.job)
-    }
-
     /// The claim that counts. The topic is there: nothing is fenced before the first claim.
     fn last(&self) -> Result<Option<Claim>> {
         let _one = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut last, id) = (None, self.id());
-        // To be found out by this very look: no generation is asked for.
-        let owner = Some(Owner { id: &id, generation: None });
-        read_to_end(&*self.log, &self.topic, PARTITION, 0, owner, |record| {
+        let mut last = None;
+        read_journal(&*self.log, &self.topic, PARTITION, 0, |record| {
             let value = record.record.value.unwrap_or_default();
             let claim = Claim::decode(&value).ok_or_else(|| {
                 let text = format!("{}, offset {}: no claim of this version of the program", self.topic, record.offset);

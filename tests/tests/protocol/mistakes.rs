@@ -268,7 +268,7 @@ impl Log for WrongLog {
         match self.mistake {
             Mistake::NotReleased => Ok(()),
             Mistake::SinksReleasedByCommit if owner.id.contains("-sinks-") => {
-                let mut producer = self.inner.fence(owner.id, owner.generation.unwrap_or_default())?;
+                let mut producer = self.inner.fence(owner.id, owner.generation)?;
                 producer.begin()?;
                 producer.append(topic, partition, NewRecord::default())?;
                 producer.commit().map(drop)

@@ -220,10 +220,7 @@ impl Log for SimulatedLog {
     }
 
     fn release(&self, owner: Owner<'_>, topic: &str, partition: PartitionId) -> Result<()> {
-        let mut producer = match owner.generation {
-            Some(generation) => self.fenced(owner.id, generation)?,
-            None => SimulatedProducer::transactional(&self.cluster, owner.id, self.cluster.init(owner.id)),
-        };
+        let mut producer = self.fenced(owner.id, owner.generation)?;
         producer.begin()?;
         producer.append_ref(topic, partition, NewRecordRef { key: Some(&[]), ..NewRecordRef::default() })?;
         producer.abort()

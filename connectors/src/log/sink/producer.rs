@@ -84,7 +84,8 @@ impl SinkProducer {
 
     /// Who writes, to those who read it back.
     pub(super) fn owner(&self) -> Owner<'_> {
-        Owner { id: &self.id, generation: self.current.lock().generation }
+        let generation = self.current.lock().generation;
+        Owner::fenced(&self.id, generation.expect("a writer enters before it reads back"))
     }
 
     /// What is promised.

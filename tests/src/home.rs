@@ -102,7 +102,8 @@ impl Home {
     /// The values of the job's bindings, in their order. They are a journal: each counts, whatever became of its transaction.
     pub(crate) fn bindings(&self, topic: &str) -> Vec<Vec<u8>> {
         let records = self.client.read_all(topic, Isolation::ReadUncommitted);
-        records.into_iter().map(|record| record.value.unwrap_or_default()).collect()
+        // One without a value only begins what a process writes.
+        records.into_iter().filter_map(|record| record.value).collect()
     }
 }
 

@@ -21,7 +21,7 @@ const RESERVED: [(&str, &str); 17] = [
     ("enable.gapless.guarantee", "exactly-once needs its own"),
     ("acks", "what is written must be durable"),
     ("request.required.acks", "what is written must be durable"),
-    ("isolation.level", "a job reads what is committed, and nothing else"),
+    ("isolation.level", "a job reads what is committed of its input, and nothing else"),
     ("auto.offset.reset", "set on_data_loss of the source"),
     ("enable.auto.commit", "positions belong to checkpoints"),
     ("enable.auto.offset.store", "positions belong to checkpoints"),

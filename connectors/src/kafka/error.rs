@@ -56,6 +56,10 @@ pub(super) fn kafka_error(code: rd_kafka_resp_err_t, doing: &str, why: &str) -> 
         | RD_KAFKA_RESP_ERR__WAIT_CACHE
         | RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
         | RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION
+        // Of a leader that is new: it does not know the end yet.
+        | RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE
+        | RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH
+        | RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH
         | RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT
         | RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE
         | RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE

@@ -1,8 +1,11 @@
-//! A journal on Kafka: one long transaction after the other, of which nobody waits for the end.
+//! A journal on Kafka: one long transaction after the other, for whose marker nobody waits.
 //!
 //! A record that a broker has acknowledged for a transactional producer stands in the partition, in front of the fence of the next
 //! one, also where its transaction is aborted: whoever reads uncommitted records sees it. So one produce request makes a binding
 //! durable, where a transaction for each would take three requests, a marker, and a wait for that to be visible.
+//!
+//! It begins with a record that says nothing. From then on the partition itself knows that whoever had the id before is fenced, and refuses
+//! a request of theirs that is still under way, also where a broker has lost the marker of their transaction.
 
 use std::time::{Duration, Instant};
 
@@ -20,12 +23,18 @@ pub(super) struct KafkaJournal {
     timeout: Duration,
     /// Since when a transaction is open.
     open: Option<Instant>,
-    failed: bool,
 }
 
 impl KafkaJournal {
-    pub(super) fn new(producer: KafkaProducer, topic: &str, partition: PartitionId, timeout: Duration) -> Self {
-        Self { producer, topic: topic.to_owned(), partition, timeout, open: None, failed: false }
+    pub(super) fn open(
+        producer: KafkaProducer,
+        topic: &str,
+        partition: PartitionId,
+        timeout: Duration,
+    ) -> Result<Self> {
+        let mut journal = Self { producer, topic: topic.to_owned(), partition, timeout, open: None };
+        journal.append(vec![NewRecord::default()])?;
+        Ok(journal)
     }
 
     fn deliver(&mut self, records: Vec<NewRecord>) -> Result<u64> {
@@ -43,7 +52,7 @@ impl KafkaJournal {
 
 impl Journal for KafkaJournal {
     fn append(&mut self, records: Vec<NewRecord>) -> Result<u64> {
-        self.deliver(records).inspect_err(|_| self.failed = true)
+        self.deliver(records).inspect_err(|_| self.producer.spend())
     }
 
     fn tend(&mut self) -> Option<Duration> {
@@ -60,6 +69,6 @@ impl Journal for KafkaJournal {
     }
 
     fn is_spent(&self) -> bool {
-        self.failed || self.producer.is_spent()
+        self.producer.is_spent()
     }
 }

@@ -209,7 +209,7 @@ impl Log for KafkaLog {
         generation: Generation,
     ) -> Result<Box<dyn Journal>> {
         let producer = self.fenced(id, generation)?;
-        Ok(Box::new(KafkaJournal::new(producer, topic, partition, self.config.transaction_timeout)))
+        Ok(Box::new(KafkaJournal::open(producer, topic, partition, self.config.transaction_timeout)?))
     }
 
     fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {

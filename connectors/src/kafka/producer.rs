@@ -149,17 +149,27 @@ impl KafkaProducer {
             // Safety: the handle lives.
             let outcome = unsafe { sys::rd_kafka_flush(self.client.rk, 500) };
             if outcome == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return self.client.heard().deliveries.lock().take();
+                return self.client.heard().deliveries.lock().take().map_err(|error| self.cause(error));
             }
-            if began.elapsed() >= limit || self.config.stopping() && began.elapsed() >= STOPPING {
+            if began.elapsed() >= limit || self.gives_up(began) {
                 return Err(kafka_error(outcome, "waiting for acknowledgements", &describe(outcome)));
             }
         }
     }
 
+    /// Whether the job is to stop, and a broker that is away must not hold that up.
+    fn gives_up(&self, began: Instant) -> bool {
+        self.config.stopping() && began.elapsed() >= STOPPING
+    }
+
+    /// It is not used any more, and leaves what is open to the next fence.
+    pub(super) fn spend(&mut self) {
+        self.phase = Phase::Spent;
+    }
+
     /// Why the transaction has failed, where its records say only that they were purged: its commit tells.
     fn cause(&self, error: Error) -> Error {
-        if error.code() != PURGED {
+        if error.code() != PURGED || !self.transactional {
             return error;
         }
         // Safety: the handle lives; the error is destroyed by `check`.
@@ -177,7 +187,7 @@ impl KafkaProducer {
         }
         let limit = self.config.transaction_timeout;
         let began = Instant::now();
-        let ends = self.deliver(limit).map_err(|error| self.cause(error))?;
+        let ends = self.deliver(limit)?;
         failpoint::pass("kafka-commit")?;
         loop {
             // Safety: the handle lives; the error is destroyed by `check`.
@@ -185,7 +195,7 @@ impl KafkaProducer {
                 unsafe { Client::check(sys::rd_kafka_commit_transaction(self.client.rk, 500), "commit_transaction") };
             match outcome {
                 Ok(()) => break,
-                Err(refused) if refused.retriable && began.elapsed() < limit => {}
+                Err(refused) if refused.retriable && began.elapsed() < limit && !self.gives_up(began) => {}
                 Err(refused) => return Err(refused.error),
             }
         }

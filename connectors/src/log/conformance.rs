@@ -153,7 +153,7 @@ fn journal_stands(log: &dyn Log) -> Result<()> {
     let mut journal = log.journal(&name, P0, "conformance-journal", Generation(1))?;
     assert!(journaled(log, &name)?.is_empty(), "nothing yet");
     let mut all = Vec::new();
-    for values in [&["a", "b"][..], &["c"], &["d", "e", "f"]] {
+    for (values, at_leisure) in [(&["a", "b"][..], false), (&["c"], true), (&["d", "e", "f"], false)] {
         let end = journal.append(values.iter().map(|value| record(*value)).collect())?;
         all.extend_from_slice(values);
         let found = journaled(log, &name)?;
@@ -164,7 +164,10 @@ fn journal_stands(log: &dyn Log) -> Result<()> {
             end - values.len() as u64,
             "the end is that of the last record, and none is between"
         );
-        journal.tend();
+        // Where nobody waits it ends its transaction, when that has been open for long.
+        while let Some(wait) = journal.tend().filter(|_| at_leisure) {
+            log.wait(wait);
+        }
         assert!(!journal.is_spent(), "nothing has failed");
     }
     // Its process is gone, in the middle of something or not.

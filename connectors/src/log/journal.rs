@@ -12,12 +12,12 @@ use super::{Log, LogRecord, NewRecord, Producer};
 
 /// Appends to one partition.
 pub trait Journal: Send {
-    /// Appends records one behind the other; returns the offset after the last one. They are durable then.
+    /// Appends records, each with a value, one behind the other; returns the offset after the last one. They are durable then.
     ///
     /// Errors: after one the outcome is unknown, and the journal is unusable: make it anew, read what is there.
     fn append(&mut self, records: Vec<NewRecord>) -> Result<u64>;
 
-    /// Does what can wait until nobody waits; says when it wants to be called again, if it does.
+    /// Ends a transaction that has been open for long. To be called when nobody waits, and again after the time that it tells.
     fn tend(&mut self) -> Option<Duration> {
         None
     }
@@ -59,7 +59,7 @@ impl Journal for Committing {
 }
 
 /// Gives every record of a journal from an offset on to `take`, up to the end that it has now; returns the offset up to which everything
-/// was given.
+/// was given. Records without a value are the log's own, and left out.
 ///
 /// Errors: those of the log and of `take`.
 pub fn read_journal(
@@ -67,9 +67,9 @@ pub fn read_journal(
     topic: &str,
     partition: PartitionId,
     from: u64,
-    take: impl FnMut(LogRecord) -> Result<()>,
+    mut take: impl FnMut(LogRecord) -> Result<()>,
 ) -> Result<u64> {
     let (_, end) = log.offsets(topic, partition)?;
     let reader = if from < end { Some(log.journal_reader(topic, partition, from)?) } else { None };
-    ToEnd { reader, from, end }.read(take)
+    ToEnd { reader, from, end }.read(|record| if record.record.value.is_some() { take(record) } else { Ok(()) })
 }

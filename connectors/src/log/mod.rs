@@ -9,13 +9,14 @@
 //!    Where being fenced proves no newer generation, what the older producer gets is `producer-fenced`.
 //! 3. [`Producer::commit`] makes everything since [`Producer::begin`] durable and visible, per topic partition all or nothing.
 //!    After an error of `commit` the outcome is unknown, and the producer is unusable: fence anew, read what is there.
-//! 4. Readers see only committed records, and never one that could vanish after a crash.
+//! 4. Readers see only committed records, and never one that could vanish after a crash; readers of journals: see 7.
 //! 5. A commit that is acknowledged is visible soon after: when [`Log::stable_ends`] have passed it. Until then a log may still lose
 //!    its end in a partition, where the transaction then stays open, and shares the fate of the next one of the same id there: see
 //!    [`Log::release`]. So nobody may act upon what is acknowledged before it is visible ([`await_settled`]).
 //! 6. Time is the broker's: when the record was appended, not when the event happened.
 //! 7. What a journal ([`Log::journal`]) has acknowledged is durable and keeps its place, whatever becomes of what it appends later; a
-//!    reader of journals ([`Log::journal_reader`]) sees it at once. A newer one of the same id ends it as in 2.
+//!    reader of journals ([`Log::journal_reader`]) sees it at once. A newer one of the same id ends it as in 2: what was appended with an
+//!    unknown outcome is there when the newer one is made, or never.
 
 #[doc(hidden)]
 pub mod conformance;

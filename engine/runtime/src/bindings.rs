@@ -81,9 +81,9 @@ impl BindingsWriter {
         self.journal.tend()
     }
 
-    /// A failure of the disk is for the next process to look at.
+    /// A failure of the disk is for the next process to look at, and one of a newer generation for nobody.
     fn can_look(&self, error: &Error) -> bool {
-        self.journal.is_spent() && !matches!(error.code(), "disk-full" | "io")
+        self.journal.is_spent() && !matches!(error.code(), "disk-full" | "io" | "fenced")
     }
 
     fn try_append(&mut self, bindings: &[Binding]) -> Result<()> {

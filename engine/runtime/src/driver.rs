@@ -25,7 +25,7 @@ use crate::sinks::SinkMessage;
 
 /// How long the sinks may take to show an epoch that was released to them, where the driver waits for that.
 const SHOWN: Duration = Duration::from_secs(20);
-/// Most bindings in one transaction.
+/// Most bindings that are appended at once.
 const GROUP: usize = 64;
 
 /// What the driver keeps about the running generation.

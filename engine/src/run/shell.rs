@@ -22,7 +22,8 @@ const CLEAN: Duration = Duration::from_secs(60);
 /// The task lives and dies with this process: there is no silent loss to notice by waiting.
 const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Errors that say that a topic holds something else than what this process has written or expects.
-const UNEXPECTED: [&str; 4] = ["sink-differs", "sink-lost", "sink-order", "state-digest"];
+const UNEXPECTED: [&str; 6] =
+    ["kafka-out-of-range", "sink-acknowledged-lost", "sink-differs", "sink-lost", "sink-order", "state-digest"];
 
 /// What the shell waits for.
 pub(super) enum ShellEvent {

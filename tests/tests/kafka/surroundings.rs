@@ -97,15 +97,19 @@ pub(crate) fn what_the_user_of_the_job_may_not_do() {
     tools.allow(thalweg_tests::kafka::USER, &seen);
     refused(&mut job.start(), "kafka-denied", &[&format!("making topic {:?}", job.topic), "Authorization failed"]);
     job.client.create_topic(&job.topic, 3, &[]);
-    // The topic may be seen and not be written to; the job's own may be made.
-    for prefix in ["generation-", "bindings-", "changelog-"] {
-        tools.allow(
-            thalweg_tests::kafka::USER,
-            &[&["--topic", prefix, "--resource-pattern-type", "prefixed"][..], &all].concat(),
-        );
-    }
+    let of_prefix = |prefix, operations: &[&str]| {
+        let which = ["--topic", prefix, "--resource-pattern-type", "prefixed"];
+        tools.allow(thalweg_tests::kafka::USER, &[&which[..], operations].concat());
+    };
     tools.allow(thalweg_tests::kafka::USER, &[&["--transactional-id", "*"][..], &all].concat());
     tools.allow(thalweg_tests::kafka::USER, &["--cluster", "--operation", "IdempotentWrite"]);
+    // Its own topics may be made, and one not be written to.
+    let but_write = ["create", "describe", "DescribeConfigs", "read"].map(|operation| ["--operation", operation]);
+    of_prefix("generation-", &all);
+    of_prefix("bindings-", but_write.as_flattened());
+    refused(&mut job.start(), "kafka-denied", &["bindings-", "uthorization failed"]);
+    // The topic of its output may be seen and not be written to.
+    ["bindings-", "changelog-"].into_iter().for_each(|prefix| of_prefix(prefix, &all));
     let config = ["--topic", &job.topic, "--operation", "DescribeConfigs", "--operation", "read"];
     tools.allow(thalweg_tests::kafka::USER, &config);
     refused(&mut job.start(), "kafka-denied", &[&job.topic, "uthorization failed"]);

@@ -211,10 +211,12 @@ impl Log for WrongLog {
     }
 
     fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
-        match self.mistake {
-            Mistake::BindingsReadCommitted => self.inner.reader(topic, partition, from),
-            _ => self.inner.journal_reader(topic, partition, from),
+        let inner = self.inner.journal_reader(topic, partition, from)?;
+        if !self.is(Mistake::BindingsReadCommitted) {
+            return Ok(inner);
         }
+        let committed = self.cluster.visible(topic, partition, from)?.iter().map(|record| record.offset).collect();
+        Ok(Box::new(CommittedOnly { committed, inner }))
     }
 
     fn reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {
@@ -377,6 +379,25 @@ impl Producer for WrongProducer {
 
     fn is_spent(&self) -> bool {
         self.inner.is_spent()
+    }
+}
+
+/// A reader of a journal that leaves out what no transaction has committed.
+struct CommittedOnly {
+    committed: BTreeSet<u64>,
+    inner: Box<dyn LogReader>,
+}
+
+impl LogReader for CommittedOnly {
+    fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool> {
+        let mut new = Vec::new();
+        let any = self.inner.read(max_bytes, &mut new)?;
+        out.extend(new.into_iter().filter(|record| self.committed.contains(&record.offset)));
+        Ok(any)
+    }
+
+    fn position(&self) -> u64 {
+        self.inner.position()
     }
 }
 

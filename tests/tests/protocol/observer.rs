@@ -31,7 +31,8 @@ impl Observer {
     /// Looks at everything that is new.
     pub(crate) fn look(&mut self, cluster: &SimulatedCluster) -> Result<(), String> {
         for record in cluster.appended(&bindings_topic(), PartitionId(0), 0).unwrap_or_default() {
-            let binding = decode_binding(record.record.value.as_deref().unwrap_or_default()).expect("a binding");
+            let Some(value) = record.record.value.as_deref() else { continue };
+            let binding = decode_binding(value).expect("a binding");
             self.bound.insert((binding.epoch.0, binding.shares[0].next));
         }
         for sink in 0..SINKS {

@@ -19,25 +19,37 @@ pub(super) struct SimulatedJournal {
 }
 
 impl SimulatedJournal {
+    /// One that goes on where another one was, with nothing in front.
     pub(super) fn new(producer: SimulatedProducer, topic: &str, partition: PartitionId) -> Self {
         Self { producer, topic: topic.to_owned(), partition, end_at_ms: None, failed: false }
     }
 
-    fn deliver(&mut self, records: Vec<NewRecord>) -> Result<u64> {
+    /// One that begins, with a record that says nothing.
+    pub(super) fn open(producer: SimulatedProducer, topic: &str, partition: PartitionId) -> Result<Self> {
+        let mut journal = Self::new(producer, topic, partition);
+        journal.put(vec![NewRecord::default()])?;
+        Ok(journal)
+    }
+
+    fn put(&mut self, records: Vec<NewRecord>) -> Result<u64> {
         let cluster = self.producer.cluster();
         if self.end_at_ms.is_none() {
             self.producer.begin()?;
             self.end_at_ms = Some(cluster.now_ms() + cluster.waits.transaction_ms / 2);
         }
-        let fate = cluster.fates().of_append(self.producer.id());
-        if fate != Fate::RequestLost {
-            for record in records {
-                self.producer.append(&self.topic, self.partition, record)?;
-            }
+        for record in records {
+            self.producer.append(&self.topic, self.partition, record)?;
         }
-        let end = self.producer.delivered(&self.topic, self.partition)?;
-        if fate == Fate::Acknowledged {
-            return Ok(end);
+        self.producer.delivered(&self.topic, self.partition)
+    }
+
+    fn deliver(&mut self, records: Vec<NewRecord>) -> Result<u64> {
+        let fate = self.producer.cluster().fates().of_append(self.producer.id());
+        if fate != Fate::RequestLost {
+            let end = self.put(records)?;
+            if fate == Fate::Acknowledged {
+                return Ok(end);
+            }
         }
         let text = format!("producer {:?}: no answer came to what it has appended", self.producer.id());
         Err(Error::external("kafka-away", text))

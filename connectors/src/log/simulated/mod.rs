@@ -47,7 +47,7 @@ pub enum Step {
     Offsets,
 }
 
-/// What becomes of a request to end a transaction.
+/// What becomes of a request: to end a transaction, or to append to a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is done and acknowledged.
@@ -186,7 +186,7 @@ impl Log for SimulatedLog {
         id: &str,
         generation: Generation,
     ) -> Result<Box<dyn Journal>> {
-        Ok(Box::new(SimulatedJournal::new(self.fenced(id, generation)?, topic, partition)))
+        Ok(Box::new(SimulatedJournal::open(self.fenced(id, generation)?, topic, partition)?))
     }
 
     fn journal_reader(&self, topic: &str, partition: PartitionId, from: u64) -> Result<Box<dyn LogReader>> {

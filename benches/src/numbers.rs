@@ -209,16 +209,19 @@ pub(crate) struct Bursts {
     pub(crate) bursts: usize,
 }
 
-/// The longest pause of each burst's checkpoint, milliseconds.
+/// The longest pause of each burst's checkpoint, and before it, where there is nothing to do: milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Pauses {
     pub(crate) longest_ms: Vec<f64>,
+    pub(crate) idle_ms: Vec<f64>,
 }
 
 /// From burst to burst, and from checkpoint to checkpoint.
 const BURST_EVERY: Duration = Duration::from_secs(3);
 /// The first burst comes so long after the start, so that the checkpoint comes when it has been processed.
 const BURST_OFFSET: Duration = Duration::from_millis(500);
+/// So long after the beginning of a burst no checkpoint has begun for certain.
+const BEFORE_CHECKPOINT: Duration = Duration::from_millis(2300);
 
 struct BurstSource {
     job: Bursts,
@@ -242,7 +245,7 @@ impl RecordSource<u64> for BurstSource {
             last: now,
             left: 0,
             wanted: 0,
-            longest_ms: Vec::new(),
+            pauses: Pauses { longest_ms: Vec::new(), idle_ms: Vec::new() },
             told: AtomicBool::new(false),
         }))
     }
@@ -260,7 +263,7 @@ struct BurstReader {
     left: u64,
     /// How many keys will have been processed when all bursts so far have been.
     wanted: u64,
-    longest_ms: Vec<f64>,
+    pauses: Pauses,
     told: AtomicBool,
 }
 
@@ -269,25 +272,30 @@ impl BurstReader {
     fn note(&mut self) {
         let gap = self.last.elapsed();
         self.last = Instant::now();
-        if self.left == 0
-            && self.processed.load(Ordering::Relaxed) >= self.wanted
-            && let Some(longest) = self.longest_ms.last_mut()
-        {
+        let bursts = self.pauses.longest_ms.len() as u32;
+        if bursts == 0 || self.left > 0 || self.processed.load(Ordering::Relaxed) < self.wanted {
+            return;
+        }
+        let since = self.opened.elapsed().saturating_sub(BURST_EVERY * (bursts - 1) + BURST_OFFSET);
+        let of = if since < BEFORE_CHECKPOINT { &mut self.pauses.idle_ms } else { &mut self.pauses.longest_ms };
+        if let Some(longest) = of.last_mut() {
             *longest = longest.max(gap.as_secs_f64() * 1e3);
         }
     }
 
     fn begin_burst(&mut self) {
-        let due = BURST_EVERY * self.longest_ms.len() as u32 + BURST_OFFSET;
+        let bursts = self.pauses.longest_ms.len();
+        let due = BURST_EVERY * bursts as u32 + BURST_OFFSET;
         if self.opened.elapsed() < due {
             return;
         }
-        if self.longest_ms.len() < self.job.bursts {
+        if bursts < self.job.bursts {
             self.left = self.job.keys;
             self.wanted += self.job.keys;
-            self.longest_ms.push(0.0);
+            self.pauses.longest_ms.push(0.0);
+            self.pauses.idle_ms.push(0.0);
         } else if !self.told.swap(true, Ordering::Relaxed) {
-            crate::child::answer(&Pauses { longest_ms: self.longest_ms.clone() });
+            crate::child::answer(&self.pauses);
         }
     }
 }

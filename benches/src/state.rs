@@ -89,7 +89,9 @@ pub(crate) fn pause(report: &mut Report, short: bool) -> Result<(), String> {
     let changed = checkpoints["checkpoints"].as_array().into_iter().flatten();
     let changed = changed.filter_map(|checkpoint| checkpoint["changed_keys"].as_u64()).max().unwrap_or(0);
     report.note("changed keys of a checkpoint, at most", changed as f64, "");
-    report.note("longest pause of all", pauses.longest_ms.iter().copied().fold(0.0, f64::max), "ms");
+    let longest = |of: &[f64]| of.iter().copied().fold(0.0, f64::max);
+    report.note("longest pause of all", longest(&pauses.longest_ms), "ms");
+    report.note("longest pause with nothing to do", longest(&pauses.idle_ms), "ms");
     report.check("longest pause, median of bursts", median(pauses.longest_ms), "ms", Target::AtMost(20.0));
     Ok(())
 }

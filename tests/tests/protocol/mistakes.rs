@@ -117,10 +117,10 @@ impl Mistake {
 
 /// Where the search begins: at a seed that has found the mistake, where those before it have not for long.
 const FIRST_SEEDS: [(Mistake, u64); 4] = [
-    (Mistake::TombstonesIgnored, 186),
-    (Mistake::ReadToTheOffsetOfC, 882),
-    (Mistake::UncommittedSkipped, 1246),
-    (Mistake::NoRetentionOfTombstones, 186),
+    (Mistake::TombstonesIgnored, 250),
+    (Mistake::ReadToTheOffsetOfC, 1241),
+    (Mistake::UncommittedSkipped, 1805),
+    (Mistake::NoRetentionOfTombstones, 356),
 ];
 
 /// What clients that make a mistake know, besides what they ask of the log.

@@ -403,7 +403,7 @@ impl World {
                 self.gens[current].tasks.iter_mut().for_each(Task::die);
                 self.new_generation()?;
             }
-            Action::TimePasses => self.cluster.advance(TRANSACTION_MS),
+            Action::TimePasses => self.cluster.advance(TRANSACTION_MS / 2),
             Action::DayPasses => self.cluster.advance(DAY_MS),
             Action::Clean(partition, thirds) => clean(&self.cluster, partition, thirds),
             Action::StrangerBegins | Action::StrangerEnds => self.stranger(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Binary;
 
 /// The longest that a run of a trial may take before it is taken for stuck.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 /// Between two looks at a process.
 const LOOK: Duration = Duration::from_millis(1);
 

@@ -152,7 +152,11 @@ impl KafkaProducer {
                 return self.client.heard().deliveries.lock().take().map_err(|error| self.cause(error));
             }
             if began.elapsed() >= limit || self.gives_up(began) {
-                return Err(kafka_error(outcome, "waiting for acknowledgements", &describe(outcome)));
+                let seconds = began.elapsed().as_secs_f64();
+                let doing = format!(
+                    "waiting for acknowledgements for {seconds:.1} s; where the brokers need longer, raise transaction_timeout of [kafka]"
+                );
+                return Err(kafka_error(outcome, &doing, &describe(outcome)));
             }
         }
     }

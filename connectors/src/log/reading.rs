@@ -16,8 +16,9 @@ const SOON: Duration = Duration::from_millis(1);
 const SOON_FOR: Duration = Duration::from_millis(10);
 const HELD_BACK_POLL: Duration = Duration::from_millis(10);
 /// When one's own last transaction, which a fence has ended, is taken for one whose end was lost; where that did not help, again
-/// after twice that time, and so on. Ends follow a fence in milliseconds; to be wrong costs a record that nobody sees.
-const LOST_END: Duration = Duration::from_millis(500);
+/// after twice that time, and so on. Ends follow a fence in milliseconds, on a broker that has too much to do in a second; to be wrong
+/// costs a record that nobody sees, and a checkpoint.
+const LOST_END: Duration = Duration::from_secs(2);
 /// How long a reader may say that there is nothing in front of an end that is there.
 const BEHIND: Duration = Duration::from_secs(60);
 /// When the user is told, and how often from then on.

@@ -54,6 +54,9 @@ pub(super) fn kafka_error(code: rd_kafka_resp_err_t, doing: &str, why: &str) -> 
         | RD_KAFKA_RESP_ERR__RESOLVE
         | RD_KAFKA_RESP_ERR__WAIT_COORD
         | RD_KAFKA_RESP_ERR__WAIT_CACHE
+        // A broker has left the cluster while it was asked, or has not told yet who leads a partition.
+        | RD_KAFKA_RESP_ERR__DESTROY_BROKER
+        | RD_KAFKA_RESP_ERR__NOENT
         | RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE
         | RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION
         // Of a leader that is new: it does not know the end yet.

@@ -92,7 +92,7 @@ pub(crate) fn until_ready(addr: SocketAddr) -> Result<Http, String> {
             return Ok(http);
         }
         // Asked more often, the answers would be a part of what the start takes.
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep((began.elapsed() / 50).clamp(Duration::from_millis(2), Duration::from_millis(20)));
     }
     Err(format!("nothing at {addr} is ready within {PATIENCE:?}"))
 }

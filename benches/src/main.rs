@@ -11,6 +11,7 @@ mod http;
 mod kafka;
 mod measured;
 mod numbers;
+mod plain_server;
 mod process;
 mod running;
 mod serving;

@@ -39,6 +39,6 @@ mod fold;
 mod record;
 mod row;
 
-pub use fold::{Fold, Outcome, Restored, RowValue};
+pub use fold::{Fold, Outcome, RestoredEnd, RowValue};
 pub use record::{ChangelogKey, ChangelogValue, EndRecord, RecordBody};
 pub use row::{Change, RowState, Slot, WritePlan, decide_write};

@@ -44,6 +44,7 @@ mod rocks_error;
 mod rows;
 mod scrub;
 mod sealed;
+mod sorter;
 mod store;
 mod view;
 

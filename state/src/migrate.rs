@@ -7,9 +7,14 @@ use rocksdb::ReadOptions;
 use thalweg_core::{Error, KeyHash, PartitionId, Result};
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::changelog::{Outcome, RowState, RowValue, Slot};
 use crate::cursor::Cursor;
 use crate::meta::{Migrate, StoreMeta, shape_of};
+use crate::sorter::Sorter;
 use crate::{Applied, Backend, RestoreMode};
+
+/// Rows of a partition that are sorted in memory; more are sorted on disk.
+const MIGRATION_BYTES: usize = 128 << 20;
 
 impl Backend {
     pub(crate) fn migrate(&mut self) -> Result<()> {
@@ -45,6 +50,10 @@ impl Backend {
     ) -> Result<()> {
         let store = self.store_index(&old.name)?;
         let mut restore = self.restore(&old.name, partition, RestoreMode::Replace)?;
+        // The migration may change the order of keys.
+        let mut sorter = Sorter::spilling(self.spill(store, partition, MIGRATION_BYTES));
+        let live = RowState::Live(Slot::Zero).to_bits().expect("there is a row");
+        let (mut before, mut after) = (0_u64, 0_u64);
         let options = ReadOptions::default();
         let mut cursor = Cursor::open_with_deleted(&old.name, self.db(), self.family(store), partition, options)?;
         while let Some(row) = cursor.row()? {
@@ -56,10 +65,23 @@ impl Backend {
                     format!("store {:?}: the migration moves a key to another partition, which it cannot", old.name),
                 ));
             }
-            restore.push_row(&key, &value)?;
+            // Without a changelog every row is in this slot.
+            sorter.push(&key, Slot::Zero.index(), (&[live], &value))?;
+            before += 1;
             cursor.advance()?;
         }
         drop(cursor);
+        sorter.merge(|key, [stored, _]| {
+            after += 1;
+            restore.push(key, Outcome::Live(Slot::Zero, RowValue::new(stored.expect("nothing else was pushed"))))
+        })?;
+        if after < before {
+            let text = format!(
+                "store {:?}, partition {partition}: the migration makes {after} keys of {before}; each must keep one of its own",
+                old.name
+            );
+            return Err(Error::user("state-migrate-key", text));
+        }
         restore.install(applied.generation, applied.epoch, applied.recorded, applied.changelog, Some(shape))
     }
 }

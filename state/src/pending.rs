@@ -8,6 +8,7 @@
 //! A file holds for each of the worker's partitions the applied row, the changed rows, and marks. It is ingested as a whole,
 //! so the applied row of its first partition tells whether that has happened.
 
+use std::fmt::{self, Display};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -101,37 +102,24 @@ impl Backend {
         let applied = sealed.partitions.iter().map(applied).collect::<Result<Vec<_>>>()?;
         sealed.rows.sort();
         let path = self.pending_dir().join(name.text());
-        let bytes = self.write_file(&path, &[], &applied, &sealed.rows)?;
+        let bytes = self.write_file(&path, &applied, &sealed.rows)?;
         Ok(Some(PendingFile { path, name, bytes }))
     }
 
-    /// Writes `path` with the applied rows and the rows, both in order, and syncs it. `wiped` partitions lose all rows that
-    /// they had before the file.
-    pub(crate) fn write_file(
-        &self,
-        path: &Path,
-        wiped: &[PartitionId],
-        applied: &[(PartitionId, Applied)],
-        rows: &Rows,
-    ) -> Result<u64> {
+    /// Writes `path` with the applied rows and the rows, both in order, and syncs it.
+    fn write_file(&self, path: &Path, applied: &[(PartitionId, Applied)], rows: &Rows) -> Result<u64> {
+        let mut file = self.sst_file(path)?;
+        fill(&mut file, applied, rows)?;
+        file.finish()
+    }
+
+    /// Begins a file that may be ingested when it is finished.
+    pub(crate) fn sst_file(&self, path: &Path) -> Result<SstFile<'_>> {
         failpoint::pass("state-sst-write")?;
         let temporary = path.with_extension("sst.tmp");
-        let doing = || format!("writing {}", temporary.display());
-        let mut writer = SstFileWriter::create(self.file_options());
-        writer.open(&temporary).doing(doing())?;
-        for partition in wiped {
-            let low = applied_key(*partition);
-            writer.delete_range(&low[..], &crate::layout::partition_end(*partition)[..]).doing(doing())?;
-        }
-        fill(&mut writer, applied, rows).doing(doing())?;
-        // Synced by RocksDB before it returns.
-        writer.finish().doing(doing())?;
-        let bytes = writer.file_size();
-        failpoint::pass("state-sst-sync")?;
-        fs::rename(&temporary, path)
-            .and_then(|()| File::open(self.pending_dir())?.sync_all())
-            .map_err(|error| Error::io(doing(), error))?;
-        Ok(bytes)
+        let writer = SstFileWriter::create(self.file_options());
+        writer.open(&temporary).doing(writing(&temporary))?;
+        Ok(SstFile { writer, temporary, path: path.to_owned(), bytes: 0 })
     }
 
     /// Brings the files of one committed checkpoint into RocksDB, rows and applied rows of a store in one piece. Not on a
@@ -206,20 +194,68 @@ impl Backend {
     }
 }
 
+/// A file on its way: named `.tmp` until everything in it is synced.
+pub(crate) struct SstFile<'a> {
+    writer: SstFileWriter<'a>,
+    temporary: PathBuf,
+    path: PathBuf,
+    bytes: usize,
+}
+
+impl SstFile<'_> {
+    /// Bytes of keys and values so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// All keys in order, those of [`SstFile::delete`] as well.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.bytes += key.len() + value.len();
+        self.writer.put(key, value).doing(writing(&self.temporary))
+    }
+
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<()> {
+        self.bytes += key.len();
+        self.writer.delete(key).doing(writing(&self.temporary))
+    }
+
+    /// Deletes what there was in this range before the file.
+    pub(crate) fn delete_range(&mut self, from: &[u8], to: &[u8]) -> Result<()> {
+        self.writer.delete_range(from, to).doing(writing(&self.temporary))
+    }
+
+    /// Syncs it and gives it its name; returns its size.
+    pub(crate) fn finish(mut self) -> Result<u64> {
+        // Synced by RocksDB before it returns.
+        self.writer.finish().doing(writing(&self.temporary))?;
+        let bytes = self.writer.file_size();
+        failpoint::pass("state-sst-sync")?;
+        let folder = self.path.parent().expect("a file is in a folder");
+        fs::rename(&self.temporary, &self.path)
+            .and_then(|()| File::open(folder)?.sync_all())
+            .map_err(|error| Error::io(writing(&self.temporary), error))?;
+        Ok(bytes)
+    }
+}
+
+fn writing(path: &Path) -> impl Display {
+    fmt::from_fn(move |f| write!(f, "writing {}", path.display()))
+}
+
 /// Puts everything in the order of the stored keys: per partition the applied row, the rows, the marks.
-fn fill(writer: &mut SstFileWriter<'_>, applied: &[(PartitionId, Applied)], rows: &Rows) -> Result<(), rocksdb::Error> {
+fn fill(file: &mut SstFile<'_>, applied: &[(PartitionId, Applied)], rows: &Rows) -> Result<()> {
     let (mut stored, mut mark) = (Vec::new(), Vec::new());
     let mut applied = applied.iter().peekable();
     let rows: Vec<_> = rows.iter().collect();
     for group in rows.chunk_by(|left, right| left.partition() == right.partition()) {
         let partition = group[0].partition();
         while let Some((of, row)) = applied.next_if(|(of, _)| *of <= partition) {
-            writer.put(applied_key(*of), row.encode())?;
+            file.put(&applied_key(*of), &row.encode())?;
         }
         for row in group {
             match row.change() {
-                RowChange::Put(_) => writer.put(row.stored_key(), row.stored(&mut stored))?,
-                RowChange::Erase => writer.delete(row.stored_key())?,
+                RowChange::Put(_) => file.put(row.stored_key(), row.stored(&mut stored))?,
+                RowChange::Erase => file.delete(row.stored_key())?,
             }
         }
         for row in group {
@@ -228,16 +264,13 @@ fn fill(writer: &mut SstFileWriter<'_>, applied: &[(PartitionId, Applied)], rows
                 mark_key(row.stored_key(), &mut mark);
             }
             if deleted {
-                writer.put(&mark, row.stored(&mut stored))?;
+                file.put(&mark, row.stored(&mut stored))?;
             } else if row.was_deleted() {
-                writer.delete(&mark)?;
+                file.delete(&mark)?;
             }
         }
     }
-    for (of, row) in applied {
-        writer.put(applied_key(*of), row.encode())?;
-    }
-    Ok(())
+    applied.try_for_each(|(of, row)| file.put(&applied_key(*of), &row.encode()))
 }
 
 fn remove(path: &Path) -> Result<()> {

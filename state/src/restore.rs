@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use thalweg_core::{Digest, Epoch, Error, Generation, Lineage, PartitionId, Result, StoreState};
 
-use crate::changelog::{Fold, Outcome, RowState, Slot};
-use crate::layout::{digest_into, split_row};
+use crate::changelog::{Fold, Outcome, RowState};
+use crate::layout::{PREFIX, ROW, applied_key, digest_into, partition_end, put_prefix, split_row};
+use crate::pending::SstFile;
 use crate::rocks_error::Doing;
-use crate::rows::{RowChange, Rows};
+use crate::rows::mark_key;
+use crate::sorter::Spill;
 use crate::{Applied, Backend};
 
-/// Bytes of rows that are sorted and written as one file.
-const BATCH_BYTES: usize = 32 << 20;
+/// Bytes of rows in one file.
+const FILE_BYTES: usize = 64 << 20;
 
 /// What becomes of the rows that a partition has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +25,22 @@ pub enum RestoreMode {
 }
 
 /// Writes rows into a partition and checks their digest; nothing is visible before [`Restore::finish`] succeeds.
+///
+/// Rows go straight into files, which do not overlap: rows, marks of DELETED rows, and the applied row.
 pub struct Restore<'a> {
     backend: &'a Backend,
     store: usize,
     partition: PartitionId,
     mode: RestoreMode,
-    rows: Rows,
+    /// The file that rows go to.
+    file: Option<SstFile<'a>>,
     files: Vec<PathBuf>,
+    /// Keys of marks, in order: of a row that is DELETED now, as it is stored, or of one that is not any more.
+    marks: Vec<(Vec<u8>, Option<u8>)>,
     digest: Digest,
     entries: u64,
     end: RowState,
+    stored_key: Vec<u8>,
     scratch: Vec<u8>,
 }
 
@@ -49,17 +57,28 @@ impl Backend {
             store: index,
             partition,
             mode,
-            rows: Rows::default(),
+            file: None,
             files: Vec::new(),
+            marks: Vec::new(),
             digest: applied.map_or_else(Digest::default, |applied| applied.digest),
             entries: applied.map_or(0, |applied| applied.entries),
             end: applied.map_or(RowState::None, |applied| applied.end),
+            stored_key: Vec::new(),
             scratch: Vec::new(),
         })
     }
-}
 
-impl Backend {
+    /// A fold of the changelog of a partition, which keeps about so many bytes in memory and sorts the others on disk.
+    ///
+    /// Errors: `state-unknown-store`.
+    pub fn fold(&self, store: &str, partition: PartitionId, bytes: usize) -> Result<Fold> {
+        Ok(Fold::spilling(self.spill(self.store_index(store)?, partition, bytes)))
+    }
+
+    pub(crate) fn spill(&self, store: usize, partition: PartitionId, limit: usize) -> Spill {
+        Spill { dir: self.pending_dir(), name: format!("sort-s{store:05}-p{:05}", partition.0), limit }
+    }
+
     /// Restores a partition from what was read of its changelog: all of it ([`RestoreMode::Replace`]), or from the offset of its
     /// applied row on ([`RestoreMode::CatchUp`]), in both cases up to the fenced end.
     ///
@@ -78,58 +97,55 @@ impl Backend {
     ) -> Result<()> {
         let (store, partition) = (expected.store.as_str(), expected.partition);
         let mut restore = self.restore(store, partition, mode)?;
-        let restored = fold.finish(lineage, restore.end, |key| match mode {
+        restore.end = fold.end(lineage, restore.end).row;
+        let local = |key: &[u8]| match mode {
             RestoreMode::Replace => Ok(RowState::None),
             RestoreMode::CatchUp => self.row_state(store, partition, key),
-        })?;
-        for (key, outcome) in &restored.rows {
-            restore.push(key, outcome)?;
-        }
-        restore.end = restored.end_row;
+        };
+        fold.finish(lineage, local, |key, outcome| restore.push(key, outcome))?;
         restore.finish(generation, epoch, &StoreState { changelog: read_to, ..expected.clone() })
     }
 }
 
 impl Restore<'_> {
-    /// Takes what a [`crate::changelog::Fold`] says of a key. Each key once, in any order (the order of keys is quickest).
-    pub fn push(&mut self, key: &[u8], outcome: &Outcome) -> Result<()> {
-        match outcome {
-            Outcome::Keep => Ok(()),
-            Outcome::Live(slot, value) => self.put(key, RowChange::Put(RowState::Live(*slot)), value),
-            Outcome::Deleted(slot) => self.put(key, RowChange::Put(RowState::Deleted(*slot)), &[]),
-            Outcome::Gone => self.put(key, RowChange::Erase, &[]),
+    /// Takes what a [`Fold`] says of a key. Each key once, in the order of keys.
+    ///
+    /// Errors: disk; `state-rocksdb` where keys are not in order.
+    pub fn push(&mut self, key: &[u8], outcome: Outcome<'_>) -> Result<()> {
+        let (state, stored) = match outcome {
+            Outcome::Keep => return Ok(()),
+            Outcome::Live(slot, value) => (RowState::Live(slot), value.stored()),
+            Outcome::Deleted(slot) => (RowState::Deleted(slot), &[][..]),
+            Outcome::Gone => (RowState::None, &[][..]),
+        };
+        let before = match self.mode {
+            RestoreMode::Replace => RowState::None,
+            RestoreMode::CatchUp => self.subtract(key)?,
+        };
+        self.stored_key.clear();
+        put_prefix(&mut self.stored_key, self.partition, ROW);
+        self.stored_key.extend_from_slice(key);
+        match (state, state.to_bits()) {
+            (RowState::Live(_), _) => {
+                self.digest += digest_into(&mut self.scratch, key, &stored[1..]);
+                self.entries += 1;
+                self.row(|file, key| file.put(key, stored))?;
+            }
+            (_, Some(bits)) => self.row(|file, key| file.put(key, &[bits]))?,
+            (_, None) if before != RowState::None => self.row(|file, key| file.delete(key))?,
+            (_, None) => {}
         }
-    }
-
-    /// Takes a row of a store without a changelog: encoded key and value.
-    pub fn push_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.put(key, RowChange::Put(RowState::Live(Slot::Zero)), value)
+        if state.is_deleted() || before.is_deleted() {
+            let mut mark = Vec::with_capacity(PREFIX + key.len());
+            mark_key(&self.stored_key, &mut mark);
+            self.marks.push((mark, state.to_bits().filter(|_| state.is_deleted())));
+        }
+        Ok(())
     }
 
     /// The digest of the rows given so far, with those that stay.
     pub fn digest(&self) -> Digest {
         self.digest
-    }
-
-    fn put(&mut self, key: &[u8], change: RowChange, value: &[u8]) -> Result<()> {
-        let before = match self.mode {
-            RestoreMode::Replace => RowState::None,
-            RestoreMode::CatchUp => self.subtract(key)?,
-        };
-        match change {
-            RowChange::Put(RowState::Live(_)) => {
-                self.digest += digest_into(&mut self.scratch, key, value);
-                self.entries += 1;
-            }
-            RowChange::Put(RowState::Deleted(_) | RowState::None) => {}
-            RowChange::Erase if before == RowState::None => return Ok(()),
-            RowChange::Erase => {}
-        }
-        self.rows.push(self.partition, key, before, change, value);
-        if self.rows.bytes() >= BATCH_BYTES {
-            self.write(Vec::new())?;
-        }
-        Ok(())
     }
 
     /// Takes the local row out of digest and count.
@@ -149,17 +165,35 @@ impl Restore<'_> {
         Ok(state)
     }
 
-    fn write(&mut self, applied: Vec<(PartitionId, Applied)>) -> Result<()> {
-        self.rows.sort();
+    /// Writes something under the stored key into the file of rows.
+    fn row(&mut self, write: impl FnOnce(&mut SstFile<'_>, &[u8]) -> Result<()>) -> Result<()> {
+        if self.file.as_ref().is_some_and(|file| file.bytes() >= FILE_BYTES) {
+            self.end_file()?;
+        }
+        if self.file.is_none() {
+            self.begin_file()?;
+        }
+        write(self.file.as_mut().expect("it was begun"), &self.stored_key)
+    }
+
+    fn begin_file(&mut self) -> Result<()> {
         let name = format!("restore-s{:05}-p{:05}-{:06}.sst", self.store, self.partition.0, self.files.len());
         let path = self.backend.pending_dir().join(name);
-        let replaces = self.mode == RestoreMode::Replace && self.files.is_empty();
-        let had_rows = replaces && self.backend.applied(self.backend.store_name(self.store), self.partition)?.is_some();
-        let wiped = if had_rows { vec![self.partition] } else { Vec::new() };
-        self.backend.write_file(&path, &wiped, &applied, &self.rows)?;
+        self.file = Some(self.backend.sst_file(&path)?);
         self.files.push(path);
-        self.rows.clear();
         Ok(())
+    }
+
+    fn end_file(&mut self) -> Result<()> {
+        self.file.take().map_or(Ok(()), |file| file.finish().map(drop))
+    }
+
+    /// Writes a file beside those of the rows.
+    fn one_file(&mut self, write: impl FnOnce(&mut SstFile<'_>) -> Result<()>) -> Result<()> {
+        self.end_file()?;
+        self.begin_file()?;
+        write(self.file.as_mut().expect("it was begun"))?;
+        self.end_file()
     }
 
     /// Compares with what the checkpoint's record says of the partition, then makes everything visible at once.
@@ -201,7 +235,25 @@ impl Restore<'_> {
             shape: shape.unwrap_or_else(|| self.backend.meta().stores[self.store].shape()),
             end: self.end,
         };
-        self.write(vec![(self.partition, applied)])?;
+        let marks = std::mem::take(&mut self.marks);
+        if !marks.is_empty() {
+            self.one_file(|file| {
+                marks.iter().try_for_each(|(mark, bits)| match bits {
+                    Some(bits) => file.put(mark, &[*bits]),
+                    None => file.delete(mark),
+                })
+            })?;
+        }
+        let key = applied_key(self.partition);
+        self.one_file(|file| file.put(&key, &applied.encode()))?;
+        if self.mode == RestoreMode::Replace
+            && self.backend.applied(self.backend.store_name(self.store), self.partition)?.is_some()
+        {
+            let end = partition_end(self.partition);
+            self.one_file(|file| file.delete_range(&key, &end))?;
+            // Files that overlap are taken in their order.
+            self.files.rotate_right(1);
+        }
         self.backend.ingest(self.store, std::mem::take(&mut self.files))
     }
 }

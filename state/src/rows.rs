@@ -178,16 +178,10 @@ impl Rows {
         });
         self.places = keyed.into_iter().map(|(_, place)| place).collect();
     }
-
-    /// Takes all rows out; the memory is used again.
-    pub(crate) fn clear(&mut self) {
-        self.chunks.iter_mut().for_each(Vec::clear);
-        self.places.clear();
-        (self.filling, self.bytes) = (0, 0);
-    }
 }
 
-fn head(key: &[u8]) -> u128 {
+/// The beginning of a key as a number: numbers that differ are in the order of their keys.
+pub(crate) fn head(key: &[u8]) -> u128 {
     let mut bytes = [0; 16];
     let length = key.len().min(16);
     bytes[..length].copy_from_slice(&key[..length]);

@@ -245,10 +245,9 @@ impl Scope {
         }
         let end = self.keys.iter().position(|kind| *kind == Kind::End);
         let local_end = end.map_or(RowState::None, |end| local[end].0);
-        let restored =
-            fold.finish(&lineage, local_end, |key| Ok(local[usize::from(key[0])].0)).expect("no record is misplaced");
+        let restored = fold.end(&lineage, local_end);
         let mut all = local.to_vec();
-        for (key, outcome) in restored.rows {
+        let take = |key: &[u8], outcome: Outcome<'_>| {
             let entry = &mut all[usize::from(key[0])];
             match outcome {
                 Outcome::Keep => {}
@@ -256,12 +255,14 @@ impl Scope {
                 Outcome::Deleted(slot) => *entry = (RowState::Deleted(slot), 0),
                 Outcome::Gone => *entry = (RowState::None, 0),
             }
-        }
+            Ok(())
+        };
+        fold.finish(&lineage, |key| Ok(local[usize::from(key[0])].0), take).expect("nothing fails in memory");
         if let Some(end) = end {
-            match restored.end {
-                Some((_, _, record)) => all[end] = (restored.end_row, record.entries as Value),
-                None if restored.end_row == RowState::None => all[end] = (RowState::None, 0),
-                None => assert_eq!(restored.end_row, local_end),
+            match restored.record {
+                Some((_, _, record)) => all[end] = (restored.row, record.entries as Value),
+                None if restored.row == RowState::None => all[end] = (RowState::None, 0),
+                None => assert_eq!(restored.row, local_end),
             }
         }
         all

@@ -35,13 +35,13 @@ struct Stored {
     expired: bool,
 }
 
-/// Rows of a past checkpoint with the slot of its end, and a fold of what was read since.
+/// Rows of a past checkpoint with the slot of its end, and what was read since.
 #[derive(Clone)]
 struct Reader {
     rows: Rows,
     end: RowState,
     next: u64,
-    fold: Fold,
+    read: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 struct Walk {
@@ -153,9 +153,7 @@ impl Walk {
         self.decided = self.committed;
         let restored = match self.readers.pop() {
             Some(reader) if self.random.below(2) == 0 => self.finish(reader),
-            Some(_) | None => {
-                self.finish(Reader { rows: Rows::new(), end: RowState::None, next: 0, fold: Fold::default() })
-            }
+            Some(_) | None => self.finish(Reader { rows: Rows::new(), end: RowState::None, next: 0, read: Vec::new() }),
         };
         (self.rows, self.end) = restored;
     }
@@ -163,13 +161,13 @@ impl Walk {
     fn keep_rows(&mut self) {
         if !self.aged {
             let next = self.after_c;
-            self.readers.push(Reader { rows: self.rows.clone(), end: self.end, next, fold: Fold::default() });
+            self.readers.push(Reader { rows: self.rows.clone(), end: self.end, next, read: Vec::new() });
         }
     }
 
     fn read_on(&self, reader: &mut Reader, records: usize) {
         for record in self.log.iter().filter(|record| record.offset >= reader.next).take(records) {
-            reader.fold.push(&record.key, record.value.as_deref()).expect("a record of this walk");
+            reader.read.push((record.key.clone(), record.value.clone()));
         }
         let last = self.log.iter().filter(|record| record.offset >= reader.next).take(records).last();
         reader.next = last.map_or(reader.next, |record| record.offset + 1);
@@ -179,23 +177,27 @@ impl Walk {
         self.read_on(&mut reader, usize::MAX);
         let mut rows = reader.rows;
         let local = rows.clone();
-        let restored = reader
-            .fold
-            .finish(&self.lineage, reader.end, |key| Ok(local.get(&key[0]).copied().unwrap_or_default().0))
-            .expect("no record is misplaced");
-        for (key, outcome) in restored.rows {
+        let mut fold = Fold::default();
+        for (key, value) in &reader.read {
+            fold.push(key, value.as_deref()).expect("a record of this walk");
+        }
+        let restored = fold.end(&self.lineage, reader.end);
+        let of = |key: &[u8]| Ok(local.get(&key[0]).copied().unwrap_or_default().0);
+        let take = |key: &[u8], outcome: Outcome<'_>| {
             match outcome {
                 Outcome::Keep => {}
                 Outcome::Live(slot, value) => drop(rows.insert(key[0], (RowState::Live(slot), value[0]))),
                 Outcome::Deleted(slot) => drop(rows.insert(key[0], (RowState::Deleted(slot), 0))),
                 Outcome::Gone => drop(rows.remove(&key[0])),
             }
-        }
-        if let Some((_, epoch, end)) = restored.end {
+            Ok(())
+        };
+        fold.finish(&self.lineage, of, take).expect("nothing fails in memory");
+        if let Some((_, epoch, end)) = restored.record {
             assert_eq!(epoch, self.committed, "the end of C is found");
             assert_eq!(end.entries, live(&rows).count() as u64);
         }
-        (rows, restored.end_row)
+        (rows, restored.row)
     }
 
     fn clean(&mut self) {
@@ -228,7 +230,7 @@ impl Walk {
             5 => self.crash(),
             6 | 7 => self.clean(),
             8 => self.keep_rows(),
-            9 => self.readers.push(Reader { rows: Rows::new(), end: RowState::None, next: 0, fold: Fold::default() }),
+            9 => self.readers.push(Reader { rows: Rows::new(), end: RowState::None, next: 0, read: Vec::new() }),
             10 if self.random.below(4) == 0 => self.retention_passes(),
             _ => {
                 let mut readers = std::mem::take(&mut self.readers);
@@ -247,7 +249,7 @@ impl Walk {
     }
 
     fn check(&self, seed: u64, step: u32) {
-        let full = Reader { rows: Rows::new(), end: RowState::None, next: 0, fold: Fold::default() };
+        let full = Reader { rows: Rows::new(), end: RowState::None, next: 0, read: Vec::new() };
         for reader in self.readers.iter().cloned().chain([full]) {
             let (rows, end) = self.finish(reader);
             let (found, expected): (Vec<_>, Vec<_>) = (live(&rows).collect(), live(&self.rows).collect());

@@ -44,8 +44,8 @@ const HOMES: [(&str, &[&str]); 11] = [
     ("rdkafka", &["connectors", "tests", "benches"]),
     ("openraft", &["engine/coordinator"]),
     ("axum", &["engine"]),
-    ("hyper", &["engine"]),
-    ("hyper-util", &["engine"]),
+    ("hyper", &["engine", "benches"]),
+    ("hyper-util", &["engine", "benches"]),
     ("clap", &["engine", "benches"]),
 ];
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
+use rdkafka::bindings as sys;
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
 use super::KafkaConfig;
@@ -13,8 +14,8 @@ use super::consumer::{Consumer, END_MS, Isolation, Next, PartitionQueue, headers
 use super::journal::KafkaJournal;
 use super::producer::KafkaProducer;
 use crate::log::{
-    Delivery, Journal, Log, LogReader, LogRecord, NewRecord, NewRecordRef, Owner, Producer, Retention, TopicInfo,
-    TopicSpec,
+    Delivery, Journal, Log, LogReader, LogRecord, LogRecordRef, NewRecord, NewRecordRef, Owner, Producer, Retention,
+    TopicInfo, TopicSpec,
 };
 
 /// How soon, and how often, it is asked where the partition ends when nothing comes, not even its end.
@@ -299,11 +300,15 @@ struct KafkaReader {
     at_end: bool,
 }
 
-impl LogReader for KafkaReader {
-    fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool> {
-        let (before, began, mut bytes, mut next_look) = (out.len(), std::time::Instant::now(), 0, LOOK);
+impl KafkaReader {
+    /// [`LogReader::read`], message by message.
+    fn each(
+        &mut self,
+        max_bytes: usize,
+        mut take: impl FnMut(u64, &sys::rd_kafka_message_t) -> Result<()>,
+    ) -> Result<bool> {
+        let (mut any, began, mut bytes, mut next_look) = (false, std::time::Instant::now(), 0, LOOK);
         loop {
-            let any = out.len() > before;
             if any && bytes >= max_bytes {
                 return Ok(true);
             }
@@ -311,13 +316,9 @@ impl LogReader for KafkaReader {
                 Next::Record(message) => {
                     let (key, value) = parts(message);
                     bytes += key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
-                    let record = NewRecord {
-                        key: key.map(<[u8]>::to_vec),
-                        value: value.map(<[u8]>::to_vec),
-                        headers: headers(message).map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
-                    };
                     let offset = u64::try_from(message.offset).unwrap_or(0);
-                    out.push(LogRecord { offset, time: timestamp(message).unwrap_or(0), record });
+                    take(offset, message)?;
+                    any = true;
                     self.position = offset + 1;
                     self.at_end = false;
                     self.queue.step();
@@ -344,6 +345,28 @@ impl LogReader for KafkaReader {
                 Next::Nothing => {}
             }
         }
+    }
+}
+
+impl LogReader for KafkaReader {
+    fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool> {
+        self.each(max_bytes, |offset, message| {
+            let (key, value) = parts(message);
+            let record = NewRecord {
+                key: key.map(<[u8]>::to_vec),
+                value: value.map(<[u8]>::to_vec),
+                headers: headers(message).map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            };
+            out.push(LogRecord { offset, time: timestamp(message).unwrap_or(0), record });
+            Ok(())
+        })
+    }
+
+    fn read_ref(&mut self, max_bytes: usize, take: &mut dyn FnMut(LogRecordRef<'_>) -> Result<()>) -> Result<bool> {
+        self.each(max_bytes, |offset, message| {
+            let (key, value) = parts(message);
+            take(LogRecordRef { offset, key, value })
+        })
     }
 
     fn position(&self) -> u64 {

@@ -125,6 +125,17 @@ pub struct LogRecord {
     pub record: NewRecord,
 }
 
+/// What a reader shows of a record without copying it: all but its headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRecordRef<'a> {
+    /// Its place.
+    pub offset: u64,
+    /// The key, where it has one.
+    pub key: Option<&'a [u8]>,
+    /// The value; nothing is a tombstone.
+    pub value: Option<&'a [u8]>,
+}
+
 /// A log.
 pub trait Log: Send + Sync {
     /// Makes the topic where it is missing; errors where it exists with another number of partitions.
@@ -238,6 +249,16 @@ pub trait LogReader: Send {
     /// Appends committed records to `out`, at most `max_bytes` or one record; returns whether any was there. Where none was,
     /// everything has been read that was visible when it was called.
     fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool>;
+
+    /// [`LogReader::read`] for whoever only looks at the records.
+    fn read_ref(&mut self, max_bytes: usize, take: &mut dyn FnMut(LogRecordRef<'_>) -> Result<()>) -> Result<bool> {
+        let mut records = Vec::new();
+        let any = self.read(max_bytes, &mut records)?;
+        records.iter().try_for_each(|LogRecord { offset, record, .. }| {
+            take(LogRecordRef { offset: *offset, key: record.key.as_deref(), value: record.value.as_deref() })
+        })?;
+        Ok(any)
+    }
 
     /// Every visible record before this offset has been read.
     fn position(&self) -> u64;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thalweg_core::{Blame, Error, Generation, PartitionId, Result};
 
-use super::{Log, LogReader, LogRecord};
+use super::{Log, LogReader, LogRecord, LogRecordRef};
 
 /// Bytes read from a log at once.
 const READ_BYTES: usize = 4 << 20;
@@ -93,11 +93,27 @@ impl ToEnd {
     ///
     /// Errors: those of the log and of `take`.
     pub fn read(self, mut take: impl FnMut(LogRecord) -> Result<()>) -> Result<u64> {
-        let Self { reader: Some(mut reader), end, .. } = self else { return Ok(self.from) };
-        let (mut records, mut waited) = (Vec::new(), Duration::ZERO);
-        loop {
+        let mut records = Vec::new();
+        self.read_by(|reader| {
             let any = reader.read(READ_BYTES, &mut records)?;
             records.drain(..).try_for_each(&mut take)?;
+            Ok(any)
+        })
+    }
+
+    /// [`ToEnd::read`] for whoever only looks at the records.
+    ///
+    /// Errors: those of the log and of `take`.
+    pub fn read_ref(self, mut take: impl FnMut(LogRecordRef<'_>) -> Result<()>) -> Result<u64> {
+        self.read_by(|reader| reader.read_ref(READ_BYTES, &mut take))
+    }
+
+    /// `some` reads on, and says whether anything was there.
+    fn read_by(self, mut some: impl FnMut(&mut dyn LogReader) -> Result<bool>) -> Result<u64> {
+        let Self { reader: Some(mut reader), end, .. } = self else { return Ok(self.from) };
+        let mut waited = Duration::ZERO;
+        loop {
+            let any = some(&mut *reader)?;
             if reader.position() >= end {
                 return Ok(reader.position());
             }

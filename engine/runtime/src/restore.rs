@@ -1,16 +1,23 @@
 //! Brings the local state to checkpoint C: from local disk where it is at C, else from the changelog; never a wrong answer.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use thalweg_connectors::log::{Log, Owner, read_to_end};
+use parking_lot::Mutex;
+use thalweg_connectors::log::{Log, Owner, ToEnd};
 use thalweg_core::{Epoch, Error, Generation, RecoveryPlan, Result, StoreState, TaskIndex};
 use thalweg_operators::ChangelogKind;
-use thalweg_state::changelog::Fold;
 use thalweg_state::{Applied, Backend, BackendOptions, RestoreMode, StoreSpec};
 
 use crate::changelogs::{self, changelog_topic};
 use crate::config::TaskConfig;
 use crate::restore_progress::RestoreProgress;
+
+/// Threads that restore partitions from changelogs, at most.
+const MAX_THREADS: usize = 4;
+/// What they hold of changelogs in memory, all together; the rest of a partition is sorted on disk.
+const MEMORY_BYTES: usize = 128 << 20;
 
 /// Opens the state folder and brings every store to C.
 ///
@@ -43,14 +50,15 @@ pub(crate) fn restore(
     let mut backend =
         Backend::open(state_dir, recovery.zero.job_id, recovery.zero.partitions, specs, BackendOptions::default())?;
     backend.recover_pending(&recovery.lineage)?;
-    restore_stores(&backend, &stores, config.task, recovery, progress)?;
+    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN).get().min(MAX_THREADS);
+    restore_stores(&backend, &stores, config.task, recovery, progress, threads)?;
     Ok(Arc::new(backend))
 }
 
 /// A store, and the log with its changelog where it has one.
 pub type StoreLog = (String, Option<Arc<dyn Log>>);
 
-/// Brings every store of a folder, whose pending files are recovered, to C. A changelog that does not come to what C says is read
+/// Brings every store of a folder, whose pending files are recovered, to C: partitions with a changelog by so many threads. A changelog that does not come to what C says is read
 /// once more, before that is an error.
 ///
 /// Errors: those of [`restore`].
@@ -60,6 +68,7 @@ pub fn restore_stores(
     task: TaskIndex,
     recovery: &RecoveryPlan,
     progress: &RestoreProgress,
+    threads: usize,
 ) -> Result<()> {
     let Some(checkpoint) = &recovery.checkpoint else { return refuse_leftovers(backend, stores, recovery) };
     let mut from_changelogs = Vec::new();
@@ -81,19 +90,10 @@ pub fn restore_stores(
         progress.begin(from_changelogs.iter().map(Changelog::records).sum());
         let id = changelogs::id_of(recovery.zero.job_id, task);
         let owner = Owner::fenced(&id, recovery.generation);
-        for changelog in &from_changelogs {
-            let committed = (checkpoint.generation, checkpoint.epoch);
-            let read = || from_changelog(backend, changelog, owner, recovery, committed, progress);
-            match read() {
-                // What is cleaned while it is read may have kept two records from each other.
-                Err(error) if error.code() == "state-digest" => {
-                    tracing::warn!("{error}; the changelog is read once more");
-                    progress.again(changelog.records());
-                    read()?;
-                }
-                outcome => outcome?,
-            }
-        }
+        let threads = threads.min(from_changelogs.len());
+        let committed = (checkpoint.generation, checkpoint.epoch);
+        let to = Target { backend, owner, recovery, committed, progress, opening: Mutex::default() };
+        in_threads(threads, &from_changelogs, |changelog| to.restore(changelog, MEMORY_BYTES / threads))?;
         progress.end();
     }
     Ok(())
@@ -176,24 +176,95 @@ impl<'a> Changelog<'a> {
     }
 }
 
-/// Reads the whole changelog of a partition and puts what it comes to in place of what is there.
-fn from_changelog(
-    backend: &Backend,
-    Changelog { state, log, topic, offsets: (first, _) }: &Changelog<'_>,
-    owner: Owner<'_>,
-    recovery: &RecoveryPlan,
+/// What is restored, and to which checkpoint.
+struct Target<'a> {
+    backend: &'a Backend,
+    owner: Owner<'a>,
+    recovery: &'a RecoveryPlan,
     committed: (Generation, Epoch),
-    progress: &RestoreProgress,
-) -> Result<()> {
-    let mut fold = Fold::default();
-    let mut reached = *first;
-    // To the fenced end of the log, not to C's offset: what is there may prove that a record of C is obsolete.
-    let end = read_to_end(*log, topic, state.partition, *first, Some(owner), |record| {
-        // By offsets, as the total is: compaction leaves gaps in both.
-        progress.advance(record.offset + 1 - reached);
-        reached = record.offset + 1;
-        fold.push(&record.record.key.unwrap_or_default(), record.record.value)
-    })?;
-    progress.advance(end - reached);
-    backend.restore_fold(fold, &recovery.lineage, RestoreMode::Replace, committed, state, end)
+    progress: &'a RestoreProgress,
+    /// One changelog is opened at a time: what the owner has left open is ended there by a new producer of its one id.
+    opening: Mutex<()>,
+}
+
+impl Target<'_> {
+    /// Restores a partition, with about so many bytes of memory.
+    fn restore(&self, changelog: &Changelog<'_>, memory: usize) -> Result<()> {
+        match self.read(changelog, memory) {
+            // What is cleaned while it is read may have kept two records from each other.
+            Err(error) if error.code() == "state-digest" => {
+                tracing::warn!("{error}; the changelog is read once more");
+                self.progress.again(changelog.records());
+                self.read(changelog, memory)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Reads the whole changelog of a partition and puts what it comes to in place of what is there.
+    fn read(&self, changelog: &Changelog<'_>, memory: usize) -> Result<()> {
+        let Changelog { state, log, topic, offsets: (first, _) } = changelog;
+        let mut fold = self.backend.fold(&state.store, state.partition, memory)?;
+        let mut reached = *first;
+        // To the fenced end of the log, not to C's offset: what is there may prove that a record of C is obsolete.
+        let opening = self.opening.lock();
+        let all = ToEnd::open(*log, topic, state.partition, *first, Some(self.owner))?;
+        drop(opening);
+        let end = all.read_ref(|record| {
+            // By offsets, as the total is: compaction leaves gaps in both.
+            self.progress.advance(record.offset + 1 - reached);
+            reached = record.offset + 1;
+            fold.push(record.key.unwrap_or_default(), record.value)
+        })?;
+        self.progress.advance(end - reached);
+        let lineage = &self.recovery.lineage;
+        self.backend.restore_fold(fold, lineage, RestoreMode::Replace, self.committed, state, end)
+    }
+}
+
+/// Does something with every item, by so many threads; the first error ends it.
+fn in_threads<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    if threads <= 1 {
+        return items.iter().try_for_each(work);
+    }
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let some = || {
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if failed.load(Ordering::Relaxed) {
+                break;
+            }
+            work(item).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let name = |index| std::thread::Builder::new().name(format!("restore-{index}"));
+        let started = (0..threads).map(|index| name(index).spawn_scoped(scope, some));
+        let started = started.collect::<std::io::Result<Vec<_>>>();
+        let started = started.map_err(|error| Error::io("starting a thread", error))?;
+        let ended =
+            started.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        ended.collect::<Vec<Result<()>>>().into_iter().collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_has_its_turn_until_one_fails() {
+        for threads in 1..4 {
+            let sum = AtomicUsize::new(0);
+            let add = |item: &usize| {
+                sum.fetch_add(*item, Ordering::Relaxed);
+                Ok(())
+            };
+            in_threads(threads, &[1, 20, 300, 4000], add).unwrap();
+            assert_eq!(sum.into_inner(), 4321);
+            let fail = |item: &usize| if *item == 2 { Err(Error::user("two", "")) } else { Ok(()) };
+            assert_eq!(in_threads(threads, &[1, 2, 3], fail).unwrap_err().code(), "two");
+        }
+        in_threads(3, &[], |(): &()| Err(Error::user("none", ""))).unwrap();
+    }
 }

@@ -1,14 +1,12 @@
 //! From the records of a changelog to the rows of a partition.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::ops::Deref;
 
-use foldhash::fast::RandomState;
-use thalweg_core::{Epoch, Generation, Lineage, Result};
+use thalweg_core::{Epoch, Error, Generation, Lineage, Result};
 
-use super::record::body_range;
 use super::{ChangelogKey, ChangelogValue, EndRecord, RecordBody, RowState, Slot};
+use crate::sorter::{Sorter, Spill};
 
 /// Reads the changelog of one partition, record by record in log order, and gives its rows at the end.
 ///
@@ -16,7 +14,7 @@ use super::{ChangelogKey, ChangelogValue, EndRecord, RecordBody, RowState, Slot}
 /// checkpoint L, with the local rows of L): of each slot that it met, the last record counts, and of each slot that it
 /// did not meet, what the local row says. It must be given every record up to the fenced end of the log.
 ///
-/// Memory: the last record of each slot of each key that it met, so at most two values per key of the partition.
+/// Memory: every record that it was given; one that [`crate::Backend::fold`] makes sorts what is beyond a limit on disk.
 ///
 /// ```
 /// use thalweg_core::{Epoch, Generation, Lineage};
@@ -28,202 +26,208 @@ use super::{ChangelogKey, ChangelogValue, EndRecord, RecordBody, RowState, Slot}
 ///     ChangelogKey::Row { key: b"paris", slot }.encode(&mut key);
 ///     let body = RecordBody::Version(text);
 ///     ChangelogValue { generation: Generation(1), checkpoint: Epoch(checkpoint), body }.encode(&key, &mut value);
-///     fold.push(&key, Some(value))?;
+///     fold.push(&key, Some(&value))?;
 /// }
 /// let mut lineage = Lineage::default();
 /// lineage.commit(Generation(1), Epoch(10));       // 20 was never committed
-/// let restored = fold.finish(&lineage, RowState::None, |_| Ok(RowState::None))?;
-/// assert_eq!(&*restored.rows[0].0, b"paris");
-/// assert_eq!(restored.rows[0].1, Outcome::Live(Slot::Zero, b"old".as_slice().into()));
+/// let mut rows = Vec::new();
+/// fold.finish(&lineage, |_| Ok(RowState::None), |key, outcome| {
+///     let Outcome::Live(slot, value) = outcome else { panic!("{outcome:?}") };
+///     rows.push((key.to_vec(), slot, value.to_vec()));
+///     Ok(())
+/// })?;
+/// assert_eq!(rows, [(b"paris".to_vec(), Slot::Zero, b"old".to_vec())]);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub struct Fold {
-    rows: HashMap<Box<[u8]>, [Seen; 2], RandomState>,
-    ends: [Seen; 2],
+    /// For each key what its slots hold, see [`seen`].
+    rows: Sorter,
+    ends: [Seen<EndRecord>; 2],
 }
 
 /// What the fold says of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
     /// The local row is what it should be.
     Keep,
     /// The row has this value, committed in this slot.
-    Live(Slot, RowValue),
+    Live(Slot, RowValue<'a>),
     /// The row is DELETED, committed in this slot; it has no value, and a later checkpoint has to write its tombstones.
     Deleted(Slot),
     /// There is no row, neither of the key nor of its deletion: a local one has to go.
     Gone,
 }
 
-/// The encoded value of a row, in the record that brought it: what is restored is not copied once more.
-#[derive(Clone)]
-pub struct RowValue {
-    record: Box<[u8]>,
-    /// Where in it the value is.
-    start: u32,
-    end: u32,
+/// The encoded value of a live row, behind its state, as it is stored.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RowValue<'a> {
+    stored: &'a [u8],
 }
 
-impl Deref for RowValue {
+impl<'a> RowValue<'a> {
+    pub(crate) fn new(stored: &'a [u8]) -> Self {
+        Self { stored }
+    }
+
+    /// With its state.
+    pub(crate) fn stored(self) -> &'a [u8] {
+        self.stored
+    }
+}
+
+impl Deref for RowValue<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.record[self.start as usize..self.end as usize]
+        &self.stored[1..]
     }
 }
 
-impl From<&[u8]> for RowValue {
-    fn from(value: &[u8]) -> Self {
-        Self { record: value.into(), start: 0, end: value.len() as u32 }
-    }
-}
-
-impl PartialEq for RowValue {
-    fn eq(&self, other: &Self) -> bool {
-        **self == **other
-    }
-}
-
-impl Eq for RowValue {}
-
-impl fmt::Debug for RowValue {
+impl fmt::Debug for RowValue<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
     }
 }
 
-/// What a [`Fold`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Restored {
-    /// Every key that was met, in the order of the encoded keys.
-    pub rows: Vec<(Box<[u8]>, Outcome)>,
+/// What a [`Fold`] found of the ends of checkpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RestoredEnd {
     /// Where the end of the last committed checkpoint lies; its next end goes to the other slot.
-    pub end_row: RowState,
+    pub row: RowState,
     /// The end record of the last committed checkpoint, with the generation and the checkpoint that wrote it, where it was
     /// met. The rows must agree with it, and it with the record of C.
-    pub end: Option<(Generation, Epoch, EndRecord)>,
+    pub record: Option<(Generation, Epoch, EndRecord)>,
 }
 
 /// The last record of a slot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum Seen {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Seen<C> {
     /// No record of this slot was met.
     #[default]
     Nothing,
     Tombstone,
-    Version(Generation, Epoch, Content),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Content {
-    Value(RowValue),
-    Deleted,
-    End(EndRecord),
+    Version(Generation, Epoch, C),
 }
 
 /// Which slot has the later committed version.
 #[derive(Clone, Copy)]
-enum Winner {
+enum Winner<C> {
     Local,
-    Log(Slot, Generation, Epoch),
+    Log(Slot, Generation, Epoch, C),
     None,
 }
 
 impl Fold {
+    pub(crate) fn spilling(spill: Spill) -> Self {
+        Self { rows: Sorter::spilling(spill), ends: Default::default() }
+    }
+
     /// Takes the next record of the log; no value is a tombstone.
     ///
-    /// Error (`changelog-record`): the bytes are no changelog record.
-    pub fn push(&mut self, key: &[u8], value: Option<impl Into<Box<[u8]>>>) -> Result<()> {
+    /// Errors: `changelog-record` where the bytes are no changelog record; disk.
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let place = ChangelogKey::decode(key)?;
-        let seen = match value {
-            None => Seen::Tombstone,
-            Some(record) => {
-                let record = record.into();
-                let ChangelogValue { generation, checkpoint, body } = ChangelogValue::decode(key, &record)?;
-                let content = match body {
-                    RecordBody::Version(value) => {
-                        let (start, end) = body_range(&record, value);
-                        Content::Value(RowValue { record, start, end })
-                    }
-                    RecordBody::Deleted => Content::Deleted,
-                    RecordBody::End(end) => Content::End(end),
-                };
-                Seen::Version(generation, checkpoint, content)
-            }
-        };
+        let value = value.map(|value| ChangelogValue::decode(key, value)).transpose()?;
         match place {
-            ChangelogKey::End { slot } => self.ends[slot.index()] = seen,
-            ChangelogKey::Row { key, slot } => match self.rows.get_mut(key) {
-                Some(slots) => slots[slot.index()] = seen,
-                None => {
-                    let mut slots = [Seen::Nothing, Seen::Nothing];
-                    slots[slot.index()] = seen;
-                    self.rows.insert(key.into(), slots);
-                }
-            },
+            ChangelogKey::End { slot } => {
+                self.ends[slot.index()] = match value {
+                    None => Seen::Tombstone,
+                    Some(ChangelogValue { generation, checkpoint, body: RecordBody::End(end) }) => {
+                        Seen::Version(generation, checkpoint, end)
+                    }
+                    Some(_) => return Err(misplaced("a row under the key of the end records")),
+                };
+                Ok(())
+            }
+            ChangelogKey::Row { key, slot } => self.push_row(key, slot, value),
         }
-        Ok(())
     }
 
-    /// How many keys were met.
-    pub fn keys(&self) -> usize {
-        self.rows.len()
+    fn push_row(&mut self, key: &[u8], slot: Slot, value: Option<ChangelogValue<'_>>) -> Result<()> {
+        let Some(ChangelogValue { generation, checkpoint, body }) = value else {
+            return self.rows.push(key, slot.index(), (&[], &[]));
+        };
+        let (state, value) = match body {
+            RecordBody::Version(value) => (RowState::Live(slot), value),
+            RecordBody::Deleted => (RowState::Deleted(slot), &[][..]),
+            RecordBody::End(_) => return Err(misplaced("an end record under the key of a row")),
+        };
+        let mut head = [0; HEAD];
+        head[..8].copy_from_slice(&generation.0.to_le_bytes());
+        head[8..16].copy_from_slice(&checkpoint.0.to_le_bytes());
+        head[HEAD - 1] = state.to_bits().expect("there is a row");
+        self.rows.push(key, slot.index(), (&head, value))
     }
 
-    /// Decides every key that was met.
+    /// Decides every key that was met, and gives them to `take` in the order of the encoded keys.
     ///
     /// `lineage` says which checkpoints are committed. `local` gives the local row of a key at the checkpoint from whose
-    /// changelog offset the fold began, `local_end` the same of the end records; [`RowState::None`] in a full read.
+    /// changelog offset the fold began; [`RowState::None`] in a full read.
+    ///
+    /// Errors: those of `local` and of `take`; disk.
     pub fn finish(
         self,
         lineage: &Lineage,
-        local_end: RowState,
         mut local: impl FnMut(&[u8]) -> Result<RowState>,
-    ) -> Result<Restored> {
-        let mut rows = Vec::with_capacity(self.rows.len());
-        for (key, mut slots) in self.rows {
-            let outcome = match winner(&slots, lineage, local(&key)?) {
+        mut take: impl FnMut(&[u8], Outcome<'_>) -> Result<()>,
+    ) -> Result<()> {
+        self.rows.merge(|key, slots| {
+            let outcome = match winner(&slots.map(seen), lineage, local(key)?) {
                 Winner::Local => Outcome::Keep,
                 Winner::None => Outcome::Gone,
-                Winner::Log(slot, ..) => match std::mem::take(&mut slots[slot.index()]) {
-                    Seen::Version(_, _, Content::Value(value)) => Outcome::Live(slot, value),
-                    Seen::Version(_, _, Content::Deleted) => Outcome::Deleted(slot),
-                    Seen::Version(_, _, Content::End(_)) | Seen::Nothing | Seen::Tombstone => {
-                        return Err(misplaced("an end record under the key of a row"));
-                    }
+                Winner::Log(_, _, _, stored) => match RowState::from_bits(stored[0]) {
+                    Some(RowState::Live(slot)) => Outcome::Live(slot, RowValue { stored }),
+                    Some(RowState::Deleted(slot)) => Outcome::Deleted(slot),
+                    Some(RowState::None) | None => return Err(misplaced("a row without a state")),
                 },
             };
-            rows.push((key, outcome));
+            take(key, outcome)
+        })
+    }
+
+    /// The end of the last committed checkpoint; `local` is the same of the checkpoint from whose offset the fold began,
+    /// [`RowState::None`] in a full read.
+    pub fn end(&self, lineage: &Lineage, local: RowState) -> RestoredEnd {
+        match winner(&self.ends, lineage, local) {
+            Winner::Local => RestoredEnd { row: local, record: None },
+            Winner::None => RestoredEnd::default(),
+            Winner::Log(slot, generation, epoch, end) => {
+                RestoredEnd { row: RowState::Live(slot), record: Some((generation, epoch, end)) }
+            }
         }
-        rows.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-        let (end_row, end) = match winner(&self.ends, lineage, local_end) {
-            Winner::Local => (local_end, None),
-            Winner::None => (RowState::None, None),
-            Winner::Log(slot, generation, epoch) => match &self.ends[slot.index()] {
-                Seen::Version(_, _, Content::End(end)) => (RowState::Live(slot), Some((generation, epoch, *end))),
-                Seen::Version(..) | Seen::Nothing | Seen::Tombstone => {
-                    return Err(misplaced("a row under the key of the end records"));
-                }
-            },
-        };
-        Ok(Restored { rows, end_row, end })
     }
 }
 
-fn winner(slots: &[Seen; 2], lineage: &Lineage, local: RowState) -> Winner {
+/// Of a record of a row that is no tombstone: generation, checkpoint (u64, little endian), and the state of the row, which its value
+/// follows as in the row that is stored.
+const HEAD: usize = 8 + 8 + 1;
+
+/// What a slot holds, out of what [`Fold::push_row`] has made of its record.
+fn seen(payload: Option<&[u8]>) -> Seen<&[u8]> {
+    let Some(payload) = payload else { return Seen::Nothing };
+    let number = |at: usize| Some(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?));
+    match (number(0), number(8)) {
+        (Some(generation), Some(checkpoint)) => {
+            Seen::Version(Generation(generation), Epoch(checkpoint), &payload[HEAD - 1..])
+        }
+        _ => Seen::Tombstone,
+    }
+}
+
+fn winner<C: Copy>(slots: &[Seen<C>; 2], lineage: &Lineage, local: RowState) -> Winner<C> {
     let mut best = Winner::None;
     for slot in Slot::BOTH {
-        match &slots[slot.index()] {
-            Seen::Version(generation, epoch, _) if lineage.contains(*generation, *epoch) => {
+        match slots[slot.index()] {
+            Seen::Version(generation, epoch, content) if lineage.contains(generation, epoch) => {
                 // A committed record was read after the local checkpoint, and so is later than what is local.
                 let later = match best {
-                    Winner::Log(_, held_by, held) => (*epoch, *generation) > (held, held_by),
+                    Winner::Log(_, held_by, held, _) => (epoch, generation) > (held, held_by),
                     Winner::Local | Winner::None => true,
                 };
                 if later {
-                    best = Winner::Log(slot, *generation, *epoch);
+                    best = Winner::Log(slot, generation, epoch, content);
                 }
             }
             Seen::Nothing if local.slot() == Some(slot) => {
@@ -237,8 +241,8 @@ fn winner(slots: &[Seen; 2], lineage: &Lineage, local: RowState) -> Winner {
     best
 }
 
-fn misplaced(what: &str) -> thalweg_core::Error {
-    thalweg_core::Error::internal("changelog-record", format!("the changelog holds {what}"))
+fn misplaced(what: &str) -> Error {
+    Error::internal("changelog-record", format!("the changelog holds {what}"))
 }
 
 #[cfg(test)]
@@ -266,38 +270,51 @@ mod tests {
         fold
     }
 
-    fn check(what: &str, local: RowState, steps: &[Step], expected: Outcome) {
+    fn check(what: &str, local: RowState, steps: &[Step], expected: Outcome<'_>) {
         let mut lineage = Lineage::default();
         lineage.commit(Generation(1), Epoch(10));
         lineage.abandon(Generation(1), Epoch(20));
         lineage.commit(Generation(1), Epoch(30));
         lineage.commit(Generation(3), Epoch(40));
-        let restored = fold(steps).finish(&lineage, RowState::None, |_| Ok(local)).unwrap();
-        assert_eq!(restored.rows, [(b"k".as_slice().into(), expected)], "{what}");
+        let mut found = 0;
+        let take = |key: &[u8], outcome: Outcome<'_>| {
+            found += 1;
+            assert_eq!((key, outcome), (&b"k"[..], expected), "{what}");
+            Ok(())
+        };
+        fold(steps).finish(&lineage, |_| Ok(local), take).unwrap();
+        assert_eq!(found, 1, "{what}");
     }
 
     #[test]
     fn the_last_record_of_each_slot_counts() {
         use Slot::{One, Zero};
         let none = RowState::None;
-        let live = |slot, text: &str| Outcome::Live(slot, text.as_bytes().into());
-        check("one version", none, &[(Zero, 1, 10, Some("a"))], live(Zero, "a"));
-        check("the later of two", none, &[(Zero, 1, 10, Some("a")), (One, 1, 30, Some("b"))], live(One, "b"));
-        check("in any order", none, &[(One, 1, 30, Some("b")), (Zero, 1, 10, Some("a"))], live(One, "b"));
+        fn live(slot: Slot, stored: &'static str) -> Outcome<'static> {
+            Outcome::Live(slot, RowValue { stored: stored.as_bytes() })
+        }
+        check("one version", none, &[(Zero, 1, 10, Some("a"))], live(Zero, "\0a"));
+        check("the later of two", none, &[(Zero, 1, 10, Some("a")), (One, 1, 30, Some("b"))], live(One, "\x01b"));
+        check("in any order", none, &[(One, 1, 30, Some("b")), (Zero, 1, 10, Some("a"))], live(One, "\x01b"));
         check(
             "by checkpoint, over generations",
             none,
             &[(One, 3, 40, Some("b")), (Zero, 1, 30, Some("a"))],
-            live(One, "b"),
+            live(One, "\x01b"),
         );
-        check("an abandoned one", none, &[(Zero, 1, 10, Some("a")), (One, 1, 20, Some("b"))], live(Zero, "a"));
-        check("one of a dead generation", none, &[(Zero, 1, 10, Some("a")), (One, 2, 30, Some("b"))], live(Zero, "a"));
+        check("an abandoned one", none, &[(Zero, 1, 10, Some("a")), (One, 1, 20, Some("b"))], live(Zero, "\0a"));
+        check(
+            "one of a dead generation",
+            none,
+            &[(Zero, 1, 10, Some("a")), (One, 2, 30, Some("b"))],
+            live(Zero, "\0a"),
+        );
         check("hides what was in its slot", none, &[(Zero, 1, 10, Some("a")), (Zero, 2, 30, Some("b"))], Outcome::Gone);
         check("DELETED", none, &[(Zero, 1, 10, Some("a")), (One, 1, 30, Some(""))], Outcome::Deleted(One));
         check("tombstones", none, &[(Zero, 1, 10, Some("a")), (Zero, 0, 0, None), (One, 0, 0, None)], Outcome::Gone);
         check("a local row not met", RowState::Live(Zero), &[(One, 1, 20, Some("b"))], Outcome::Keep);
-        check("a local row overtaken", RowState::Live(Zero), &[(One, 1, 30, Some("b"))], live(One, "b"));
-        check("a local row in the higher slot", RowState::Live(One), &[(Zero, 1, 30, Some("b"))], live(Zero, "b"));
+        check("a local row overtaken", RowState::Live(Zero), &[(One, 1, 30, Some("b"))], live(One, "\x01b"));
+        check("a local row in the higher slot", RowState::Live(One), &[(Zero, 1, 30, Some("b"))], live(Zero, "\0b"));
         check("a local row proved obsolete", RowState::Live(Zero), &[(Zero, 1, 20, Some("b"))], Outcome::Gone);
         check("a local row buried", RowState::Deleted(One), &[(Zero, 0, 0, None), (One, 0, 0, None)], Outcome::Gone);
         check("a local deletion", RowState::Deleted(One), &[(Zero, 1, 20, Some("b"))], Outcome::Keep);
@@ -312,21 +329,33 @@ mod tests {
             let end = EndRecord { entries: checkpoint, digest: Digest(7) };
             ChangelogValue { generation: Generation(1), checkpoint: Epoch(checkpoint), body: RecordBody::End(end) }
                 .encode(&key, &mut value);
-            fold.push(&key, Some(value)).unwrap();
+            fold.push(&key, Some(&value)).unwrap();
         }
         let mut lineage = Lineage::default();
         lineage.commit(Generation(1), Epoch(10));
         lineage.abandon(Generation(1), Epoch(20));
         lineage.commit(Generation(1), Epoch(30));
-        let restored = fold.finish(&lineage, RowState::None, |_| Ok(RowState::None)).unwrap();
-        assert_eq!(restored.end_row, RowState::Live(Slot::One));
         let end = EndRecord { entries: 30, digest: Digest(7) };
-        assert_eq!(restored.end, Some((Generation(1), Epoch(30), end)));
+        let record = Some((Generation(1), Epoch(30), end));
+        assert_eq!(fold.end(&lineage, RowState::None), RestoredEnd { row: RowState::Live(Slot::One), record });
     }
 
     #[test]
     fn what_is_no_record_is_refused() {
-        for (key, value) in [(&b"k\x07"[..], None), (b"k\x00", Some(&b"junk"[..])), (b"", None)] {
+        let record = |key: &[u8], body| {
+            let mut bytes = Vec::new();
+            ChangelogValue { generation: Generation(1), checkpoint: Epoch(1), body }.encode(key, &mut bytes);
+            bytes
+        };
+        let row = record(b"\x02", RecordBody::Version(b"v"));
+        let end = record(b"k\x00", RecordBody::End(EndRecord { entries: 1, digest: Digest(7) }));
+        for (key, value) in [
+            (&b"k\x07"[..], None),
+            (b"k\x00", Some(&b"junk"[..])),
+            (b"", None),
+            (b"\x02", Some(&row)),
+            (b"k\x00", Some(&end)),
+        ] {
             assert_eq!(Fold::default().push(key, value).unwrap_err().code(), "changelog-record");
         }
     }

@@ -161,13 +161,6 @@ impl<'a> ChangelogValue<'a> {
     }
 }
 
-/// Where the body of a record lies in its bytes: in front of the checksum, which ends them.
-pub(super) fn body_range(record: &[u8], body: &[u8]) -> (u32, u32) {
-    let end = record.len() - CHECKSUM;
-    let place = |at: usize| u32::try_from(at).expect("a log takes no record of 4 GiB");
-    (place(end - body.len()), place(end))
-}
-
 fn decode_end(body: &[u8]) -> Result<EndRecord> {
     let fixed: &[u8; END_BODY] = body.try_into().map_err(|_| damaged(format!("an end of {} bytes", body.len())))?;
     let (entries, digest) = fixed.split_at(8);

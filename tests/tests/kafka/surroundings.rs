@@ -103,15 +103,15 @@ pub(crate) fn what_the_user_of_the_job_may_not_do() {
     };
     tools.allow(thalweg_tests::kafka::USER, &[&["--transactional-id", "*"][..], &all].concat());
     tools.allow(thalweg_tests::kafka::USER, &["--cluster", "--operation", "IdempotentWrite"]);
-    // Its own topics may be made, and one not be written to.
-    let but_write = ["create", "describe", "DescribeConfigs", "read"].map(|operation| ["--operation", operation]);
-    of_prefix("generation-", &all);
-    of_prefix("bindings-", but_write.as_flattened());
-    refused(&mut job.start(), "kafka-denied", &["bindings-", "uthorization failed"]);
-    // The topic of its output may be seen and not be written to.
-    ["bindings-", "changelog-"].into_iter().for_each(|prefix| of_prefix(prefix, &all));
+    // Its own topics may be made, and one not be written to; that of its output may be seen, which is done first.
     let config = ["--topic", &job.topic, "--operation", "DescribeConfigs", "--operation", "read"];
     tools.allow(thalweg_tests::kafka::USER, &config);
+    let but_write = ["create", "describe", "DescribeConfigs", "read"].map(|operation| ["--operation", operation]);
+    ["generation-", "changelog-"].into_iter().for_each(|prefix| of_prefix(prefix, &all));
+    of_prefix("bindings-", but_write.as_flattened());
+    refused(&mut job.start(), "kafka-denied", &["bindings-", "uthorization failed"]);
+    // The topic of its output may not be written to.
+    of_prefix("bindings-", &all);
     refused(&mut job.start(), "kafka-denied", &[&job.topic, "uthorization failed"]);
     tools.allow(thalweg_tests::kafka::USER, &[&["--topic", &job.topic][..], &all].concat());
     finishes(&job);

@@ -41,7 +41,7 @@ impl Keyed {
         let mut backend = Backend::open(disk, JOB, partitions(), vec![spec], options)?;
         backend.recover_pending(&recovery.lineage)?;
         let stores = [(name.clone(), Some(Arc::clone(log)))];
-        restore_stores(&backend, &stores, task, recovery, &Default::default())?;
+        restore_stores(&backend, &stores, task, recovery, &Default::default(), 1)?;
         let backend = Arc::new(backend);
         let (worker, hosted) = (WorkerIndex(0), hosted.into_iter().collect());
         let options = StoreOptions { name, worker, hosted, budget_bytes: 1 << 20, ordered: false, hashed_from: 0 };

@@ -245,6 +245,21 @@ impl Broker {
     /// Stops the process where it is, as a machine that hangs: connections stay open, nothing is answered.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // Its threads stop one by one, each when it next looks.
+        let began = Instant::now();
+        while !self.is_paused() {
+            assert!(began.elapsed() < LIMIT, "broker {} does not pause", self.node.id);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// Whether all of its threads are stopped.
+    fn is_paused(&self) -> bool {
+        let pid = self.child.as_ref().expect("a broker that runs").id();
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that was not waited for");
+        let states = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        // The name in parentheses may hold anything; the state is behind it.
+        states.map(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))).all(|stopped| stopped)
     }
 
     /// Lets it go on after [`pause`](Self::pause).

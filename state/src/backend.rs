@@ -22,7 +22,7 @@ use crate::{Applied, BackendOptions, CommittedView};
 /// state.lock   held by the process that uses the folder
 /// state.meta   job, partitions, shapes
 /// rocks/       RocksDB: a column family per store
-/// pending/     files of checkpoints that are not applied yet
+/// pending/     files of checkpoints that are not applied yet, and of restores
 /// ```
 ///
 /// ```
@@ -51,6 +51,7 @@ pub struct Backend {
     /// As they were asked for, until [`Backend::recover_pending`] has looked at them.
     to_migrate: Vec<StoreSpec>,
     dir: PathBuf,
+    restore_file_bytes: usize,
     _lock: File,
 }
 
@@ -103,8 +104,15 @@ impl Backend {
         let families = meta.stores.iter().map(|store| ColumnFamilyDescriptor::new(&store.name, file_options.clone()));
         let db = DB::open_cf_descriptors(&options.database(), &rocks, families)
             .doing(format_args!("opening {}", rocks.display()))?;
-        let backend =
-            Self { db: Arc::new(db), file_options, meta, to_migrate: stores, dir: dir.to_owned(), _lock: lock };
+        let backend = Self {
+            db: Arc::new(db),
+            file_options,
+            meta,
+            to_migrate: stores,
+            dir: dir.to_owned(),
+            restore_file_bytes: options.restore_file_bytes,
+            _lock: lock,
+        };
         backend.clear_temporary()?;
         Ok(backend)
     }
@@ -155,6 +163,10 @@ impl Backend {
 
     pub(crate) fn db(&self) -> &DB {
         &self.db
+    }
+
+    pub(crate) fn restore_file_bytes(&self) -> usize {
+        self.restore_file_bytes
     }
 
     pub(crate) fn file_options(&self) -> &Options {

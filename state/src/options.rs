@@ -16,11 +16,19 @@ pub struct BackendOptions {
     pub background_jobs: u32,
     /// What compaction may write in a second, so that it leaves disk and cores to the job. Default 128 MiB.
     pub compaction_bytes_per_second: u64,
+    /// Rows of a partition in one file of a restore. Default 64 MiB.
+    pub restore_file_bytes: usize,
 }
 
 impl Default for BackendOptions {
     fn default() -> Self {
-        Self { cache_bytes: 64 << 20, open_files: 512, background_jobs: 2, compaction_bytes_per_second: 128 << 20 }
+        Self {
+            cache_bytes: 64 << 20,
+            open_files: 512,
+            background_jobs: 2,
+            compaction_bytes_per_second: 128 << 20,
+            restore_file_bytes: 64 << 20,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! pending/e{epoch}-g{generation}-s{store}-w{worker}-p{first partition}.sst    numbers in 20, 20, 5, 10 and 5 digits
 //!         ... .tmp                                                             not finished, never used
+//!         restore-...                                                          of a restore, ingested by it or never used
 //! ```
 //!
 //! A file holds for each of the worker's partitions the applied row, the changed rows, and marks. It is ingested as a whole,
@@ -110,7 +111,10 @@ impl Backend {
     fn write_file(&self, path: &Path, applied: &[(PartitionId, Applied)], rows: &Rows) -> Result<u64> {
         let mut file = self.sst_file(path)?;
         fill(&mut file, applied, rows)?;
-        file.finish()
+        let bytes = file.finish()?;
+        let folder = File::open(self.pending_dir()).and_then(|folder| folder.sync_all());
+        folder.map_err(|error| Error::io(writing(path), error))?;
+        Ok(bytes)
     }
 
     /// Begins a file that may be ingested when it is finished.
@@ -119,7 +123,7 @@ impl Backend {
         let temporary = path.with_extension("sst.tmp");
         let writer = SstFileWriter::create(self.file_options());
         writer.open(&temporary).doing(writing(&temporary))?;
-        Ok(SstFile { writer, temporary, path: path.to_owned(), bytes: 0 })
+        Ok(SstFile { writer, temporary, path: path.to_owned(), bytes: 0, finished: false })
     }
 
     /// Brings the files of one committed checkpoint into RocksDB, rows and applied rows of a store in one piece. Not on a
@@ -200,6 +204,7 @@ pub(crate) struct SstFile<'a> {
     temporary: PathBuf,
     path: PathBuf,
     bytes: usize,
+    finished: bool,
 }
 
 impl SstFile<'_> {
@@ -224,17 +229,24 @@ impl SstFile<'_> {
         self.writer.delete_range(from, to).doing(writing(&self.temporary))
     }
 
-    /// Syncs it and gives it its name; returns its size.
+    /// Syncs it and gives it its name, which is not synced; returns its size.
     pub(crate) fn finish(mut self) -> Result<u64> {
         // Synced by RocksDB before it returns.
         self.writer.finish().doing(writing(&self.temporary))?;
         let bytes = self.writer.file_size();
         failpoint::pass("state-sst-sync")?;
-        let folder = self.path.parent().expect("a file is in a folder");
-        fs::rename(&self.temporary, &self.path)
-            .and_then(|()| File::open(folder)?.sync_all())
-            .map_err(|error| Error::io(writing(&self.temporary), error))?;
+        fs::rename(&self.temporary, &self.path).map_err(|error| Error::io(writing(&self.temporary), error))?;
+        self.finished = true;
         Ok(bytes)
+    }
+}
+
+impl Drop for SstFile<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            // Given up. A failure here leaves a file that the next start removes.
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 

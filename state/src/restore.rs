@@ -5,15 +5,12 @@ use std::path::PathBuf;
 use thalweg_core::{Digest, Epoch, Error, Generation, Lineage, PartitionId, Result, StoreState};
 
 use crate::changelog::{Fold, Outcome, RowState};
-use crate::layout::{PREFIX, ROW, applied_key, digest_into, partition_end, put_prefix, split_row};
+use crate::layout::{ROW, applied_key, digest_into, partition_end, put_prefix, split_row};
 use crate::pending::SstFile;
 use crate::rocks_error::Doing;
 use crate::rows::mark_key;
 use crate::sorter::Spill;
 use crate::{Applied, Backend};
-
-/// Bytes of rows in one file.
-const FILE_BYTES: usize = 64 << 20;
 
 /// What becomes of the rows that a partition has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +23,23 @@ pub enum RestoreMode {
 
 /// Writes rows into a partition and checks their digest; nothing is visible before [`Restore::finish`] succeeds.
 ///
-/// Rows go straight into files, which do not overlap: rows, marks of DELETED rows, and the applied row.
+/// What is given goes straight into files that do not overlap: rows, and marks of DELETED rows. The applied row has one of its own,
+/// with what removes the rows that were there.
 pub struct Restore<'a> {
     backend: &'a Backend,
     store: usize,
     partition: PartitionId,
     mode: RestoreMode,
     /// The file that rows go to.
-    file: Option<SstFile<'a>>,
+    rows: Option<SstFile<'a>>,
+    /// The file that marks go to.
+    marks: Option<SstFile<'a>>,
     files: Vec<PathBuf>,
-    /// Keys of marks, in order: of a row that is DELETED now, as it is stored, or of one that is not any more.
-    marks: Vec<(Vec<u8>, Option<u8>)>,
     digest: Digest,
     entries: u64,
     end: RowState,
     stored_key: Vec<u8>,
+    mark: Vec<u8>,
     scratch: Vec<u8>,
 }
 
@@ -57,13 +56,14 @@ impl Backend {
             store: index,
             partition,
             mode,
-            file: None,
+            rows: None,
+            marks: None,
             files: Vec::new(),
-            marks: Vec::new(),
             digest: applied.map_or_else(Digest::default, |applied| applied.digest),
             entries: applied.map_or(0, |applied| applied.entries),
             end: applied.map_or(RowState::None, |applied| applied.end),
             stored_key: Vec::new(),
+            mark: Vec::new(),
             scratch: Vec::new(),
         })
     }
@@ -107,10 +107,10 @@ impl Backend {
     }
 }
 
-impl Restore<'_> {
+impl<'a> Restore<'a> {
     /// Takes what a [`Fold`] says of a key. Each key once, in the order of keys.
     ///
-    /// Errors: disk; `state-rocksdb` where keys are not in order.
+    /// Errors: disk; where keys are not in order, `state-rocksdb` here or when they are ingested.
     pub fn push(&mut self, key: &[u8], outcome: Outcome<'_>) -> Result<()> {
         let (state, stored) = match outcome {
             Outcome::Keep => return Ok(()),
@@ -136,9 +136,15 @@ impl Restore<'_> {
             (_, None) => {}
         }
         if state.is_deleted() || before.is_deleted() {
-            let mut mark = Vec::with_capacity(PREFIX + key.len());
-            mark_key(&self.stored_key, &mut mark);
-            self.marks.push((mark, state.to_bits().filter(|_| state.is_deleted())));
+            mark_key(&self.stored_key, &mut self.mark);
+            if self.marks.is_none() {
+                self.marks = Some(self.begin_file()?);
+            }
+            let file = self.marks.as_mut().expect("it was begun");
+            match state.to_bits().filter(|_| state.is_deleted()) {
+                Some(bits) => file.put(&self.mark, &[bits])?,
+                None => file.delete(&self.mark)?,
+            }
         }
         Ok(())
     }
@@ -167,33 +173,21 @@ impl Restore<'_> {
 
     /// Writes something under the stored key into the file of rows.
     fn row(&mut self, write: impl FnOnce(&mut SstFile<'_>, &[u8]) -> Result<()>) -> Result<()> {
-        if self.file.as_ref().is_some_and(|file| file.bytes() >= FILE_BYTES) {
-            self.end_file()?;
+        if let Some(full) = self.rows.take_if(|file| file.bytes() >= self.backend.restore_file_bytes()) {
+            full.finish()?;
         }
-        if self.file.is_none() {
-            self.begin_file()?;
+        if self.rows.is_none() {
+            self.rows = Some(self.begin_file()?);
         }
-        write(self.file.as_mut().expect("it was begun"), &self.stored_key)
+        write(self.rows.as_mut().expect("it was begun"), &self.stored_key)
     }
 
-    fn begin_file(&mut self) -> Result<()> {
+    fn begin_file(&mut self) -> Result<SstFile<'a>> {
         let name = format!("restore-s{:05}-p{:05}-{:06}.sst", self.store, self.partition.0, self.files.len());
         let path = self.backend.pending_dir().join(name);
-        self.file = Some(self.backend.sst_file(&path)?);
+        let file = self.backend.sst_file(&path)?;
         self.files.push(path);
-        Ok(())
-    }
-
-    fn end_file(&mut self) -> Result<()> {
-        self.file.take().map_or(Ok(()), |file| file.finish().map(drop))
-    }
-
-    /// Writes a file beside those of the rows.
-    fn one_file(&mut self, write: impl FnOnce(&mut SstFile<'_>) -> Result<()>) -> Result<()> {
-        self.end_file()?;
-        self.begin_file()?;
-        write(self.file.as_mut().expect("it was begun"))?;
-        self.end_file()
+        Ok(file)
     }
 
     /// Compares with what the checkpoint's record says of the partition, then makes everything visible at once.
@@ -235,25 +229,19 @@ impl Restore<'_> {
             shape: shape.unwrap_or_else(|| self.backend.meta().stores[self.store].shape()),
             end: self.end,
         };
-        let marks = std::mem::take(&mut self.marks);
-        if !marks.is_empty() {
-            self.one_file(|file| {
-                marks.iter().try_for_each(|(mark, bits)| match bits {
-                    Some(bits) => file.put(mark, &[*bits]),
-                    None => file.delete(mark),
-                })
-            })?;
+        for file in [self.rows.take(), self.marks.take()].into_iter().flatten() {
+            file.finish()?;
         }
+        let mut file = self.begin_file()?;
         let key = applied_key(self.partition);
-        self.one_file(|file| file.put(&key, &applied.encode()))?;
-        if self.mode == RestoreMode::Replace
-            && self.backend.applied(self.backend.store_name(self.store), self.partition)?.is_some()
-        {
-            let end = partition_end(self.partition);
-            self.one_file(|file| file.delete_range(&key, &end))?;
-            // Files that overlap are taken in their order.
-            self.files.rotate_right(1);
+        let had_rows = self.backend.applied(self.backend.store_name(self.store), self.partition)?.is_some();
+        if self.mode == RestoreMode::Replace && had_rows {
+            file.delete_range(&key, &partition_end(self.partition))?;
         }
+        file.put(&key, &applied.encode())?;
+        file.finish()?;
+        // What it removes is what was there before it: files that overlap are taken in their order.
+        self.files.rotate_right(1);
         self.backend.ingest(self.store, std::mem::take(&mut self.files))
     }
 }

@@ -8,6 +8,7 @@
 //! key, payloads
 //! ```
 
+use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
 use std::path::PathBuf;
@@ -20,6 +21,8 @@ use crate::rows::head;
 const CHUNK: usize = 1 << 20;
 const FIRST_CHUNK: usize = 1 << 10;
 const BUFFER: usize = 256 << 10;
+/// Files that are merged at once: so many of one level become one of the next.
+const FAN_IN: usize = 32;
 /// Key length, payload length, tag.
 const HEAD: usize = 9;
 
@@ -46,7 +49,9 @@ pub(crate) struct Sorter {
     places: Vec<Place>,
     bytes: usize,
     spill: Option<Spill>,
-    runs: Vec<File>,
+    /// With their levels, which do not grow.
+    runs: Vec<(u32, File)>,
+    files: usize,
 }
 
 /// Where an entry is.
@@ -97,42 +102,25 @@ impl Sorter {
     /// Gives every key in order, with the last payload of each tag.
     ///
     /// Errors: disk; those of `take`.
-    pub(crate) fn merge(mut self, mut take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn merge(mut self, take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
         let files = std::mem::take(&mut self.runs);
         self.sort();
-        let mut runs = files.into_iter().map(Run::file).collect::<Result<Vec<_>>>()?;
+        let mut runs = files.into_iter().map(|(_, file)| Run::file(file)).collect::<Result<Vec<_>>>()?;
         runs.push(Run::Memory(InMemory::new(&self)));
-        let mut least: Vec<usize> = Vec::with_capacity(runs.len());
-        loop {
-            // There are few runs: a look at each costs less than a heap.
-            least.clear();
-            for (index, run) in runs.iter().enumerate() {
-                let Some(key) = run.key() else { continue };
-                match least.first().map(|first| key.cmp(runs[*first].key().expect("it had one"))) {
-                    Some(std::cmp::Ordering::Greater) => {}
-                    Some(std::cmp::Ordering::Equal) => least.push(index),
-                    Some(std::cmp::Ordering::Less) | None => {
-                        least.clear();
-                        least.push(index);
-                    }
-                }
-            }
-            let Some(first) = least.first() else { return Ok(()) };
-            // A later run was pushed later.
-            let payload = |tag| least.iter().rev().find_map(|index| runs[*index].payload(tag));
-            take(runs[*first].key().expect("it is the least"), [payload(0), payload(1)])?;
-            least.iter().try_for_each(|index| runs[*index].advance())?;
-        }
+        merge(runs, take)
     }
 
     /// A chunk with so much room behind its entries.
     fn room(&mut self, bytes: usize) -> usize {
-        while self.chunks.get(self.filling).is_some_and(|chunk| chunk.capacity() - chunk.len() < bytes) {
-            self.filling += 1;
-        }
-        if self.filling == self.chunks.len() {
-            let size = self.chunks.last().map_or(FIRST_CHUNK, |last| (last.capacity() * 2).min(CHUNK));
-            self.chunks.push(Vec::with_capacity(size.max(bytes)));
+        let has_room = |chunk: &Vec<u8>| chunk.capacity() - chunk.len() >= bytes;
+        if !self.chunks.get(self.filling).is_some_and(has_room) {
+            self.filling = (self.filling + 1).min(self.chunks.len());
+            if !self.chunks.get(self.filling).is_some_and(has_room) {
+                // Those behind are empty, and have no entry yet: they may move.
+                let before = self.filling.checked_sub(1).map(|before| self.chunks[before].capacity());
+                let size = before.map_or(FIRST_CHUNK, |capacity| (capacity * 2).min(CHUNK));
+                self.chunks.insert(self.filling, Vec::with_capacity(size.max(bytes)));
+            }
         }
         self.filling
     }
@@ -154,40 +142,79 @@ impl Sorter {
         self.places = places;
     }
 
-    /// Everything in memory becomes a file.
+    /// Everything in memory becomes a file; as many files as are merged at once become one.
     fn write_run(&mut self) -> Result<()> {
         self.sort();
-        let Some(spill) = &self.spill else { return Ok(()) };
-        let path = spill.dir.join(format!("{}-{:06}.tmp", spill.name, self.runs.len()));
-        let file = write_groups(&path, InMemory::new(self))
-            .map_err(|error| Error::io(format!("writing {}", path.display()), error))?;
-        self.runs.push(file);
+        let file = self.write_file(vec![Run::Memory(InMemory::new(self))])?;
+        self.push_run(0, file);
         self.places.clear();
+        // Single entries had the larger ones.
+        self.chunks.retain(|chunk| chunk.capacity() <= CHUNK);
         self.chunks.iter_mut().for_each(Vec::clear);
         (self.filling, self.bytes) = (0, 0);
+        while let Some(first) = self.runs.len().checked_sub(FAN_IN) {
+            let (level, _) = self.runs[first];
+            if self.runs.last().is_none_or(|(last, _)| *last != level) {
+                break;
+            }
+            let merged = self.runs.split_off(first).into_iter().map(|(_, file)| Run::file(file));
+            let file = self.write_file(merged.collect::<Result<_>>()?)?;
+            self.push_run(level + 1, file);
+        }
         Ok(())
+    }
+
+    fn push_run(&mut self, level: u32, file: File) {
+        self.runs.push((level, file));
+        self.files += 1;
+    }
+
+    /// Writes runs as one into a file without a name: nobody else can open it, and it is gone with its handle.
+    fn write_file(&self, runs: Vec<Run<'_>>) -> Result<File> {
+        let spill = self.spill.as_ref().expect("without a folder nothing is written");
+        let path = spill.dir.join(format!("{}-{:06}.tmp", spill.name, self.files));
+        let doing = |error| Error::io(format!("writing {}", path.display()), error);
+        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(doing)?;
+        fs::remove_file(&path).map_err(doing)?;
+        let mut out = BufWriter::with_capacity(BUFFER, file);
+        merge(runs, |key, payloads| write_group(&mut out, key, payloads).map_err(doing))?;
+        let mut file = out.into_inner().map_err(|error| doing(error.into_error()))?;
+        file.rewind().map_err(doing)?;
+        Ok(file)
     }
 }
 
-/// Nobody else can open the file, and it is gone with its handle.
-fn write_groups(path: &std::path::Path, mut run: InMemory<'_>) -> io::Result<File> {
-    let file = File::options().read(true).write(true).create_new(true).open(path)?;
-    fs::remove_file(path)?;
-    let mut out = BufWriter::with_capacity(BUFFER, file);
-    while let Some(key) = run.key {
-        out.write_all(&(key.len() as u32).to_le_bytes())?;
-        for payload in run.payloads {
-            out.write_all(&payload.map_or(0, |payload| payload.len() as u32 + 1).to_le_bytes())?;
+/// Gives every key of these runs in order; of two payloads the one of the later run counts.
+fn merge(mut runs: Vec<Run<'_>>, mut take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
+    let mut least: Vec<usize> = Vec::with_capacity(runs.len());
+    loop {
+        // Few runs have the least key: a look at each is a comparison of beginnings.
+        least.clear();
+        for (index, run) in runs.iter().enumerate() {
+            let Some(key) = run.key() else { continue };
+            match least.first().map(|first| key.cmp(runs[*first].key().expect("it had one"))) {
+                Some(Ordering::Greater) => {}
+                Some(Ordering::Equal) => least.push(index),
+                Some(Ordering::Less) | None => {
+                    least.clear();
+                    least.push(index);
+                }
+            }
         }
-        out.write_all(key)?;
-        for payload in run.payloads.into_iter().flatten() {
-            out.write_all(payload)?;
-        }
-        run.advance();
+        let Some(first) = least.first() else { return Ok(()) };
+        let payload = |tag| least.iter().rev().find_map(|index| runs[*index].payload(tag));
+        take(runs[*first].key().expect("it is the least"), [payload(0), payload(1)])?;
+        least.iter().try_for_each(|index| runs[*index].advance())?;
     }
-    let mut file = out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.rewind()?;
-    Ok(file)
+}
+
+fn write_group(out: &mut impl Write, key: &[u8], payloads: Payloads<'_>) -> io::Result<()> {
+    out.write_all(&(key.len() as u32).to_le_bytes())?;
+    for payload in payloads {
+        out.write_all(&payload.map_or(0, |payload| payload.len() as u32 + 1).to_le_bytes())?;
+    }
+    out.write_all(key)?;
+    payloads.into_iter().flatten().try_for_each(|payload| out.write_all(payload))
 }
 
 /// One more than it can be said.
@@ -333,7 +360,8 @@ mod tests {
             sorter.push(&key, tag, (first, rest)).unwrap();
             model.entry(key).or_default()[tag] = Some(payload);
         }
-        let runs = sorter.runs.len();
+        let written = sorter.files;
+        assert!(sorter.runs.len() < FAN_IN * 3, "there are {} files", sorter.runs.len());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "a run has no name");
         let mut all = Vec::new();
         sorter
@@ -343,7 +371,7 @@ mod tests {
             })
             .unwrap();
         assert_eq!(all, model.into_iter().collect::<Vec<_>>(), "seed {seed}");
-        runs
+        written
     }
 
     #[test]
@@ -351,9 +379,23 @@ mod tests {
         for seed in 1..30 {
             assert_eq!(check(seed, seed * 40, 200, None), 0);
             assert!(check(seed, seed * 40, 200, Some(1500)) >= 1);
-            check(seed, 60, 5, Some(1));
+            // A file for each, of three levels.
+            let pushes = if seed == 1 { 2500 } else { 60 };
+            assert_eq!(check(seed, pushes, 100, Some(1)) as u64, pushes + pushes / 32 + pushes / 1024);
         }
         assert_eq!(check(1, 0, 1, None), 0);
+        let nowhere = Spill { dir: "/nowhere".into(), name: "sort".to_owned(), limit: 1 };
+        assert!(Sorter::spilling(nowhere).push(b"key", 0, (b"", b"value")).is_err());
+        // Each larger than the one before, and than a chunk: what they had is given back.
+        let dir = tempfile::tempdir().unwrap();
+        let spill = Spill { dir: dir.path().to_owned(), name: "sort".to_owned(), limit: 4 * CHUNK };
+        let mut sorter = Sorter::spilling(spill);
+        for number in 0..30_u8 {
+            let large = vec![number; CHUNK + 1000 * usize::from(number)];
+            sorter.push(&[number], 0, (&[], if number % 3 == 0 { b"small" } else { &large })).unwrap();
+            let held: usize = sorter.chunks.iter().map(Vec::capacity).sum();
+            assert!(held < 8 * CHUNK, "{held} bytes after {number}");
+        }
         // Over several chunks.
         assert!(check(7, 60_000, 20_000, Some(2 << 20)) >= 2);
     }

@@ -240,5 +240,7 @@ fn a_restore_that_disagrees_with_the_record_changes_nothing() -> Result<()> {
     let outcome = fresh.backend().restore_fold(fold, &run.lineage, RestoreMode::Replace, place, &expected, log.end);
     assert_eq!(outcome.expect_err("another digest").code(), "state-digest");
     assert_eq!(fresh.backend().applied("totals", expected.partition)?, None);
+    let left: Vec<_> = std::fs::read_dir(fresh.path().join("pending")).expect("the folder").flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod harness;
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -140,6 +141,31 @@ fn rows_of_another_shape_are_migrated() -> Result<()> {
         }
     }
     assert_eq!(open(&folder, 5, 4, vec![spec(false)]).err().expect("another shape").code(), "state-shape");
+    Ok(())
+}
+
+#[test]
+fn a_migration_that_makes_one_key_of_two_is_refused() -> Result<()> {
+    let folder = filled()?;
+    let count = folder.partitions;
+    let encoded = move |number: u64| {
+        let mut bytes = Vec::new();
+        thalweg_core::encode_key(&number, &mut bytes).expect("a number");
+        (bytes, hash(&number).partition(count))
+    };
+    let partitions: HashMap<_, _> = (0..5000).map(encoded).collect();
+    // The first key of each partition stands for all of them.
+    let first =
+        move |key: &[u8]| (0..5000).map(encoded).find(|(_, of)| *of == partitions[key]).expect("itself at least").0;
+    let migrate = Box::new(move |_: &str, _: &str, key: &[u8], value: &[u8]| Ok((first(key), value.to_vec())));
+    let merged = StoreSpec { value_shape: "other".into(), migrate: Some(migrate), ..spec(false) };
+    let mut backend = open(&folder, 5, 4, vec![merged])?;
+    let error = backend.recover_pending(&Lineage::default()).expect_err("keys are lost");
+    assert_eq!(error.code(), "state-migrate-key");
+    assert!(error.message().contains("makes 1 keys of "), "{error}");
+    drop(backend);
+    // Nothing is changed.
+    assert_eq!(rows_of::<u64, String>(&folder.open()?.view(), count)?.len(), 5000);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ use crate::Waker;
 pub(super) const END_MS: u32 = 10;
 /// Messages that are taken from librdkafka at once.
 const BATCH: usize = 1024;
-/// What librdkafka may hold for all partitions of a consumer, and how it goes on after a pause.
+/// What librdkafka may hold of each partition, whose queue is its own, and how it goes on after a pause.
 const LIMITS: [(&str, &str); 4] = [
     ("queued.max.messages.kbytes", "16384"),
     ("fetch.message.max.bytes", "1048576"),

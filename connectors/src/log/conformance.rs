@@ -3,7 +3,7 @@
 use thalweg_core::{Error, Generation, PartitionId, Result};
 
 use super::{
-    Log, LogRecord, NewRecord, Owner, Producer, Retention, TopicSpec, await_settled, read_journal, read_to_end,
+    Log, LogRecord, NewRecord, Owner, Producer, Retention, ToEnd, TopicSpec, await_settled, read_journal, read_to_end,
 };
 
 const P0: PartitionId = PartitionId(0);
@@ -61,10 +61,21 @@ fn put(producer: &mut dyn Producer, topic: &str, partition: PartitionId, values:
 /// Reads up to the end that the log tells.
 fn all(log: &dyn Log, topic: &str, partition: PartitionId, from: u64) -> Result<Vec<LogRecord>> {
     let mut out = Vec::new();
-    read_to_end(log, topic, partition, from, None, |record| {
+    let end = read_to_end(log, topic, partition, from, None, |record| {
         out.push(record);
         Ok(())
     })?;
+    // Whoever only looks at them sees the same.
+    let mut seen = out.iter();
+    let looked = ToEnd::open(log, topic, partition, from, None)?.read_ref(|found| {
+        if found.offset < end {
+            let LogRecord { offset, record, .. } = seen.next().expect("as many records");
+            let expected = (*offset, record.key.as_deref(), record.value.as_deref());
+            assert_eq!((found.offset, found.key, found.value), expected, "topic {topic:?}");
+        }
+        Ok(())
+    })?;
+    assert!(looked >= end && seen.next().is_none(), "topic {topic:?}: {looked} of {end}");
     Ok(out)
 }
 

@@ -125,7 +125,7 @@ pub struct LogRecord {
     pub record: NewRecord,
 }
 
-/// What a reader shows of a record without copying it: all but its headers.
+/// What a reader shows of a record without copying it: all but its time and its headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogRecordRef<'a> {
     /// Its place.
@@ -250,7 +250,7 @@ pub trait LogReader: Send {
     /// everything has been read that was visible when it was called.
     fn read(&mut self, max_bytes: usize, out: &mut Vec<LogRecord>) -> Result<bool>;
 
-    /// [`LogReader::read`] for whoever only looks at the records.
+    /// [`LogReader::read`] for whoever only looks at the records. After an error of `take` it is not said what was read.
     fn read_ref(&mut self, max_bytes: usize, take: &mut dyn FnMut(LogRecordRef<'_>) -> Result<()>) -> Result<bool> {
         let mut records = Vec::new();
         let any = self.read(max_bytes, &mut records)?;

@@ -16,7 +16,8 @@ use crate::restore_progress::RestoreProgress;
 
 /// Threads that restore partitions from changelogs, at most.
 const MAX_THREADS: usize = 4;
-/// What they hold of changelogs in memory, all together; the rest of a partition is sorted on disk.
+/// About what they hold of changelogs in memory, all together, before it is sorted on disk. The client's queues come to it, and a
+/// record of each file that is merged.
 const MEMORY_BYTES: usize = 128 << 20;
 
 /// Opens the state folder and brings every store to C.
@@ -58,7 +59,7 @@ pub(crate) fn restore(
 /// A store, and the log with its changelog where it has one.
 pub type StoreLog = (String, Option<Arc<dyn Log>>);
 
-/// Brings every store of a folder, whose pending files are recovered, to C: partitions with a changelog by so many threads. A changelog that does not come to what C says is read
+/// Brings every store of a folder, whose pending files are recovered, to C: from changelogs by so many threads, at least one. A changelog that does not come to what C says is read
 /// once more, before that is an error.
 ///
 /// Errors: those of [`restore`].
@@ -90,10 +91,11 @@ pub fn restore_stores(
         progress.begin(from_changelogs.iter().map(Changelog::records).sum());
         let id = changelogs::id_of(recovery.zero.job_id, task);
         let owner = Owner::fenced(&id, recovery.generation);
-        let threads = threads.min(from_changelogs.len());
+        let threads = threads.clamp(1, from_changelogs.len());
         let committed = (checkpoint.generation, checkpoint.epoch);
-        let to = Target { backend, owner, recovery, committed, progress, opening: Mutex::default() };
-        in_threads(threads, &from_changelogs, |changelog| to.restore(changelog, MEMORY_BYTES / threads))?;
+        let (opening, stop) = (Mutex::default(), AtomicBool::default());
+        let to = Target { backend, owner, recovery, committed, progress, opening, stop: &stop };
+        in_threads(threads, &stop, &from_changelogs, |changelog| to.restore(changelog, MEMORY_BYTES / threads))?;
         progress.end();
     }
     Ok(())
@@ -185,6 +187,8 @@ struct Target<'a> {
     progress: &'a RestoreProgress,
     /// One changelog is opened at a time: what the owner has left open is ended there by a new producer of its one id.
     opening: Mutex<()>,
+    /// Another partition could not be restored.
+    stop: &'a AtomicBool,
 }
 
 impl Target<'_> {
@@ -211,6 +215,9 @@ impl Target<'_> {
         let all = ToEnd::open(*log, topic, state.partition, *first, Some(self.owner))?;
         drop(opening);
         let end = all.read_ref(|record| {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(Error::internal("restore-stopped", "another partition could not be restored"));
+            }
             // By offsets, as the total is: compaction leaves gaps in both.
             self.progress.advance(record.offset + 1 - reached);
             reached = record.offset + 1;
@@ -222,30 +229,37 @@ impl Target<'_> {
     }
 }
 
-/// Does something with every item, by so many threads; the first error ends it.
-fn in_threads<T: Sync>(threads: usize, items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+/// Does something with every item, by so many threads. The first error ends it: `stop` is set then.
+fn in_threads<T: Sync>(
+    threads: usize,
+    stop: &AtomicBool,
+    items: &[T],
+    work: impl Fn(&T) -> Result<()> + Sync,
+) -> Result<()> {
     if threads <= 1 {
         return items.iter().try_for_each(work);
     }
-    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let (next, first) = (AtomicUsize::new(0), Mutex::new(None));
+    let fail = |error| {
+        first.lock().get_or_insert(error);
+        stop.store(true, Ordering::Release);
+    };
     let some = || {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            if failed.load(Ordering::Relaxed) {
-                break;
-            }
-            work(item).inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed))
+            && !stop.load(Ordering::Acquire)
+        {
+            work(item).unwrap_or_else(&fail);
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
-        let name = |index| std::thread::Builder::new().name(format!("restore-{index}"));
-        let started = (0..threads).map(|index| name(index).spawn_scoped(scope, some));
-        let started = started.collect::<std::io::Result<Vec<_>>>();
-        let started = started.map_err(|error| Error::io("starting a thread", error))?;
-        let ended =
-            started.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.collect::<Vec<Result<()>>>().into_iter().collect()
-    })
+        for index in 0..threads {
+            let thread = std::thread::Builder::new().name(format!("restore-{index}"));
+            if let Err(error) = thread.spawn_scoped(scope, some) {
+                return fail(Error::io("starting a thread", error));
+            }
+        }
+    });
+    first.into_inner().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]
@@ -260,11 +274,13 @@ mod tests {
                 sum.fetch_add(*item, Ordering::Relaxed);
                 Ok(())
             };
-            in_threads(threads, &[1, 20, 300, 4000], add).unwrap();
+            let stop = AtomicBool::default();
+            in_threads(threads, &stop, &[1, 20, 300, 4000], add).unwrap();
             assert_eq!(sum.into_inner(), 4321);
             let fail = |item: &usize| if *item == 2 { Err(Error::user("two", "")) } else { Ok(()) };
-            assert_eq!(in_threads(threads, &[1, 2, 3], fail).unwrap_err().code(), "two");
+            assert_eq!(in_threads(threads, &stop, &[1, 2, 3], fail).unwrap_err().code(), "two");
+            assert_eq!(stop.into_inner(), threads > 1);
         }
-        in_threads(3, &[], |(): &()| Err(Error::user("none", ""))).unwrap();
+        in_threads(3, &AtomicBool::default(), &[], |(): &()| Err(Error::user("none", ""))).unwrap();
     }
 }

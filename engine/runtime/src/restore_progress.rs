@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use thalweg_core::RestoreInfo;
 
-/// Written by the thread that restores, read by anybody.
+/// Written by the threads that restore, read by anybody.
 #[derive(Default)]
 pub struct RestoreProgress {
     done: AtomicU64,

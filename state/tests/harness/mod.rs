@@ -58,7 +58,8 @@ impl Folder {
     }
 
     pub(crate) fn try_open(&self) -> Result<Backend> {
-        let options = BackendOptions { cache_bytes: 1 << 20, ..BackendOptions::default() };
+        // A restore of a few rows is several files.
+        let options = BackendOptions { cache_bytes: 1 << 20, restore_file_bytes: 40, ..BackendOptions::default() };
         Backend::open(self.path(), JobId(5), self.partitions, vec![spec(self.changelog)], options)
     }
 

@@ -257,9 +257,9 @@ impl Broker {
     fn is_paused(&self) -> bool {
         let pid = self.child.as_ref().expect("a broker that runs").id();
         let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process that was not waited for");
-        let states = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+        let mut states = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
         // The name in parentheses may hold anything; the state is behind it.
-        states.map(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))).all(|stopped| stopped)
+        states.all(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     }
 
     /// Lets it go on after [`pause`](Self::pause).

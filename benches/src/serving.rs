@@ -45,18 +45,12 @@ pub(crate) fn get(report: &mut Report, short: bool) -> Result<(), String> {
     report.note("job's words per second", rate, "/s");
     let lasts = Duration::from_secs(if short { 2 } else { 5 });
 
-    let before = threads_cpu(job.pid(), SERVER);
-    let answers = many(job.addr, lasts).map_err(|error| error.to_string())?;
-    let cpu = threads_cpu(job.pid(), SERVER) - before;
+    let (answers, per_second) = per_cpu_second(job.addr, (job.pid(), SERVER), lasts)?;
     report.note("GETs per second", answers as f64 / lasts.as_secs_f64(), "/s");
-    let per_second = answers as f64 / cpu.as_secs_f64();
     report.check("GETs per CPU-second of the server", per_second, "/s", Target::AtLeast(60e3));
     // With the job still at work: what of it is the price of an answer over HTTP on this machine, whoever gives it.
     let plain = plain_server::start().map_err(|error| error.to_string())?;
-    let before = threads_cpu(std::process::id(), plain_server::THREAD);
-    let answers = many(plain, lasts).map_err(|error| error.to_string())?;
-    let cpu = threads_cpu(std::process::id(), plain_server::THREAD) - before;
-    let plain_per_second = answers as f64 / cpu.as_secs_f64();
+    let (_, plain_per_second) = per_cpu_second(plain, (std::process::id(), plain_server::THREAD), lasts)?;
     report.note("GETs per CPU-second of a server that knows one answer", plain_per_second, "/s");
     report.note("GETs by those of that server", per_second / plain_per_second, "");
 
@@ -64,6 +58,14 @@ pub(crate) fn get(report: &mut Report, short: bool) -> Result<(), String> {
     report.note("GET p50", percentile(&latencies, 0.5), "ms");
     report.check("GET p99", percentile(&latencies, 0.99), "ms", Target::AtMost(5.0));
     Ok(())
+}
+
+/// How many answers the thread of a server gave, and how many for a second of its CPU time.
+fn per_cpu_second(addr: SocketAddr, (pid, thread): (u32, &str), lasts: Duration) -> Result<(u64, f64), String> {
+    let before = threads_cpu(pid, thread);
+    let answers = many(addr, lasts).map_err(|error| error.to_string())?;
+    let cpu = threads_cpu(pid, thread) - before;
+    Ok((answers, answers as f64 / cpu.as_secs_f64()))
 }
 
 /// Asks over many connections at once, each again as soon as it has its answer; returns how many answers there were.

@@ -33,9 +33,8 @@ struct Place {
 /// Rows of any partitions, in the order in which they were pushed.
 #[derive(Default)]
 pub(crate) struct Rows {
+    /// Rows go to the last one.
     chunks: Vec<Vec<u8>>,
-    /// The chunk that rows go to; those behind it are empty.
-    filling: usize,
     places: Vec<Place>,
     bytes: usize,
 }
@@ -119,13 +118,10 @@ impl Rows {
             flags |= WAS_DELETED;
         }
         let length = PREFIX + key.len() + 1 + value.len();
-        while self.chunks.get(self.filling).is_some_and(|chunk| chunk.capacity() - chunk.len() < length) {
-            self.filling += 1;
-        }
-        let index = self.filling;
-        if index == self.chunks.len() {
+        if self.chunks.last().is_none_or(|chunk| chunk.capacity() - chunk.len() < length) {
             self.chunks.push(Vec::with_capacity(length.max(CHUNK)));
         }
+        let index = self.chunks.len() - 1;
         let chunk = &mut self.chunks[index];
         let at = chunk.len();
         put_prefix(chunk, partition, ROW);

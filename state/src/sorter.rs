@@ -188,7 +188,7 @@ impl Sorter {
 fn merge(mut runs: Vec<Run<'_>>, mut take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
     let mut least: Vec<usize> = Vec::with_capacity(runs.len());
     loop {
-        // Few runs have the least key: a look at each is a comparison of beginnings.
+        // There are some tens of runs at most; each is looked at.
         least.clear();
         for (index, run) in runs.iter().enumerate() {
             let Some(key) = run.key() else { continue };

@@ -59,8 +59,8 @@ pub(crate) fn restore(
 /// A store, and the log with its changelog where it has one.
 pub type StoreLog = (String, Option<Arc<dyn Log>>);
 
-/// Brings every store of a folder, whose pending files are recovered, to C: from changelogs by so many threads, at least one. A changelog that does not come to what C says is read
-/// once more, before that is an error.
+/// Brings every store of a folder, whose pending files are recovered, to C: from changelogs by so many threads, at least one. A
+/// changelog that does not come to what C says is read once more, before that is an error.
 ///
 /// Errors: those of [`restore`].
 pub fn restore_stores(

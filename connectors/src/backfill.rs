@@ -4,8 +4,8 @@
 //! is read before all of the first have ended, in an epoch behind the last with a record of those. Which phase a partition is in
 //! is told by its position: one of the first is over at its end, one of the second has not begun at its start.
 //!
-//! A partition's identity is `backfill:N:…` or `after:N:…` with its number and identity in its own source; that of retried records,
-//! which wait for nothing, keeps its own.
+//! A partition's identity is `backfill:N:…` or `after:N:…` with its number and identity in its own source. Those of retried records,
+//! of which each has its own, wait for nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use thalweg_core::{Error, PartitionId, PartitionSpec, Result, SourceKey};
 
-use crate::dead_letter::is_retry;
+use crate::dead_letter::{Retries, is_retry, retry_identity, without_retry};
 use crate::{RecordReader, RecordSource};
 
 /// Two sources, one after the other, as one.
@@ -62,20 +62,15 @@ impl<T> Backfilled<T> {
 
 /// A partition of one of the two as one of both.
 fn wrap(phase: Phase, spec: PartitionSpec) -> PartitionSpec {
-    if is_retry(&spec) {
-        return spec;
-    }
     let (_, name) = Phase::ALL.into_iter().find(|(own, _)| *own == phase).expect("each has a name");
-    PartitionSpec { identity: format!("{name}:{}:{}", spec.of.partition.0, spec.identity), ..spec }
+    let identity = format!("{name}:{}:{}", spec.of.partition.0, spec.identity);
+    PartitionSpec { identity: if is_retry(&spec) { retry_identity(&identity) } else { identity }, ..spec }
 }
 
 /// Which source a partition is of, and what it is there.
 fn unwrap(spec: &PartitionSpec) -> Result<(Phase, PartitionSpec)> {
-    if is_retry(spec) {
-        return Ok((Phase::Then, spec.clone()));
-    }
     let parts = || {
-        let (name, rest) = spec.identity.split_once(':')?;
+        let (name, rest) = without_retry(&spec.identity).split_once(':')?;
         let (phase, _) = Phase::ALL.into_iter().find(|(_, own)| *own == name)?;
         let (number, identity) = rest.split_once(':')?;
         let of = SourceKey { partition: PartitionId(number.parse().ok()?), ..spec.of };
@@ -118,6 +113,15 @@ impl<T: 'static> RecordSource<T> for Backfilled<T> {
         let own = known.into_iter().filter(|(phase, _)| *phase == Phase::Then).map(|(_, spec)| spec);
         let more = self.then.discover_more(source, &own.collect::<Vec<_>>())?;
         Ok(more.into_iter().map(|spec| wrap(Phase::Then, spec)).collect())
+    }
+
+    fn is_backfill(&self, partition: &PartitionSpec) -> bool {
+        matches!(unwrap(partition), Ok((Phase::First, _)))
+    }
+
+    fn set_retries(&self, retries: Retries) {
+        self.first.set_retries(retries.of_backfill());
+        self.then.set_retries(retries);
     }
 
     fn follows(&self, partition: &PartitionSpec) -> bool {

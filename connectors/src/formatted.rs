@@ -19,7 +19,7 @@ use crate::{
 pub struct FormattedSource<T> {
     raw: Box<dyn RawSource>,
     decoders: Arc<dyn DecoderOf<T>>,
-    retries: Option<Retries>,
+    retries: OnceLock<Retries>,
     /// The partition of retried records, once it is opened: the raw source knows nothing of it.
     retried: OnceLock<PartitionId>,
 }
@@ -34,21 +34,14 @@ impl FormattedSource<Value> {
 impl<T> FormattedSource<T> {
     /// Into what the decoders give.
     pub fn new(raw: Box<dyn RawSource>, decoders: Arc<dyn DecoderOf<T>>) -> Self {
-        Self { raw, decoders, retries: None, retried: OnceLock::new() }
-    }
-
-    /// With a partition for dead letters that are to be read once more.
-    #[must_use]
-    pub fn with_retries(mut self, retries: Retries) -> Self {
-        self.retries = Some(retries);
-        self
+        Self { raw, decoders, retries: OnceLock::new(), retried: OnceLock::new() }
     }
 }
 
 impl<T: 'static> RecordSource<T> for FormattedSource<T> {
     fn discover(&self, source: u16) -> Result<Vec<PartitionSpec>> {
         let mut partitions = self.raw.discover(source)?;
-        if let Some(retries) = self.retries.as_ref().filter(|retries| retries.wanted) {
+        if let Some(retries) = self.retries.get().filter(|retries| retries.wanted) {
             partitions.push(retries.discover(source, &partitions)?);
         }
         Ok(partitions)
@@ -70,8 +63,12 @@ impl<T: 'static> RecordSource<T> for FormattedSource<T> {
         }
     }
 
+    fn set_retries(&self, retries: Retries) {
+        self.retries.get_or_init(|| retries);
+    }
+
     fn open(&self, partition: &PartitionSpec, from: u64) -> Result<Box<dyn RecordReader<T>>> {
-        if let Some(retries) = self.retries.as_ref().filter(|_| is_retry(partition)) {
+        if let Some(retries) = self.retries.get().filter(|_| is_retry(partition)) {
             self.retried.get_or_init(|| partition.of.partition);
             return retries.open(from, self.decoders.clone());
         }

@@ -163,6 +163,13 @@ impl RawBatch {
         record.key.clone().map(|key| &self.data[key])
     }
 
+    /// Adds bytes; returns where they are.
+    pub(crate) fn put(&mut self, bytes: &[u8]) -> Range<usize> {
+        let start = self.data.len();
+        self.data.extend_from_slice(bytes);
+        start..self.data.len()
+    }
+
     /// Reports a record as undecodable. Where it begins and what stands before it is added by who knows the partition.
     pub fn bad(&self, record: &RawRecord, why: impl Into<String>) -> BadRecord {
         BadRecord {
@@ -170,7 +177,9 @@ impl RawBatch {
             next: record.next,
             why: why.into(),
             key: self.key(record).map(<[u8]>::to_vec),
-            raw: self.value(record).to_vec(),
+            raw: (!record.tombstone).then(|| self.value(record).to_vec()),
+            headers: self.headers(record).map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            time: record.time,
             header: None,
             retried: None,
         }

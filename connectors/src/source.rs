@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use thalweg_core::{ContentHash, PartitionId, PartitionSpec, Result};
 
-use crate::dead_letter::Place;
+use crate::dead_letter::{Place, Retries};
 
 /// Wakes whoever reads a partition.
 pub type Waker = Arc<dyn Fn() + Send + Sync>;
@@ -72,8 +72,12 @@ pub struct BadRecord {
     pub why: String,
     /// Its key, where the source has keys.
     pub key: Option<Vec<u8>>,
-    /// Its raw bytes, all of them: as a dead letter it is to be read again.
-    pub raw: Vec<u8>,
+    /// Its raw bytes, all of them: as a dead letter it is to be read again. Nothing of a tombstone.
+    pub raw: Option<Vec<u8>>,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// When it was appended, microseconds since 1970, where the source knows.
+    pub time: Option<i64>,
     /// What stands before the first record of its partition and names the columns, where the framing has such a thing.
     pub header: Option<Vec<u8>>,
     /// What it was before, where it was retried.
@@ -109,6 +113,19 @@ pub trait RecordSource<T>: Send + Sync {
     fn follows(&self, partition: &PartitionSpec) -> bool {
         let _ = partition;
         false
+    }
+
+    /// Whether a partition is one of a [backfill](crate::Backfilled), whose records may have another format than those that come
+    /// afterwards.
+    fn is_backfill(&self, partition: &PartitionSpec) -> bool {
+        let _ = partition;
+        false
+    }
+
+    /// Gives the source a partition more, for records that were dead letters and are to be read once more: one for each format
+    /// that it reads. Called once, before partitions are discovered or opened. A source that is made of no bytes has none.
+    fn set_retries(&self, retries: Retries) {
+        drop(retries);
     }
 
     /// Opens a partition at a position that is its start or the position after one of its records.

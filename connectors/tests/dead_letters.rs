@@ -7,10 +7,10 @@ use thalweg_connectors::dead_letter::{
 };
 use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
 use thalweg_connectors::{
-    BadRecord, CsvOptions, EncodedBatch, Fields, FileSource, Format, FormattedSource, ReadLimit, ReadState,
-    RecordSource, Sink, SinkContext,
+    Backfilled, BadRecord, CsvOptions, EncodedBatch, Fields, FileSource, Format, FormattedSource, Messages, ReadLimit,
+    ReadState, RecordSource, Sink, SinkContext, Untyped,
 };
-use thalweg_core::{Epoch, Generation, JobId, PartitionId, Value};
+use thalweg_core::{Epoch, Generation, JobId, PartitionId, PartitionSpec, Value};
 
 const JOB: JobId = JobId(7);
 const WIDE: ReadLimit = ReadLimit { records: 100, bytes: 1 << 20, until: None };
@@ -26,11 +26,13 @@ fn of_source(value: &str, csv_header: Option<&str>) -> DeadLetter {
         next: 20,
         why: "in.csv: record at 12: not what it should be".to_owned(),
         key: Some(b"key".to_vec()),
-        raw: value.as_bytes().to_vec(),
+        raw: Some(value.as_bytes().to_vec()),
+        headers: Vec::new(),
+        time: None,
         header: csv_header.map(|line| line.as_bytes().to_vec()),
         retried: None,
     };
-    DeadLetter::of_source("in", place, bad)
+    DeadLetter::of_source("in", false, place, bad)
 }
 
 fn of_operator(held: Held) -> DeadLetter {
@@ -62,21 +64,26 @@ fn offsets(desk: &Desk) -> Vec<u64> {
 }
 
 /// What a source reads in the partition of its retried records.
-fn reread(source: &dyn RecordSource<Value>, from: u64) -> (Vec<String>, Vec<BadRecord>, ReadState) {
+fn reread<T>(source: &dyn RecordSource<T>, from: u64) -> (Vec<T>, Vec<BadRecord>, ReadState) {
     let partitions = source.discover(0).expect("partitions");
     let partition = partitions.iter().find(|spec| dead_letter::is_retry(spec)).expect("one of retried records");
     let mut reader = source.open(partition, from).expect("opens");
     let (mut out, mut bad) = (Vec::new(), Vec::new());
     let state = reader.read(WIDE, &mut out, &mut bad).expect("reads");
-    (out.iter().map(ToString::to_string).collect(), bad, state)
+    (out, bad, state)
 }
 
-fn csv_source(dir: &std::path::Path, log: &Arc<dyn Log>, bounded: bool) -> FormattedSource<Value> {
+fn retries(log: &Arc<dyn Log>) -> Retries {
+    Retries { log: log.clone(), topic: dead_letter::retry_topic(JOB, "in", false), wanted: true }
+}
+
+fn csv_source(dir: &std::path::Path, log: &Arc<dyn Log>) -> FormattedSource<Value> {
     std::fs::write(dir.join("in.csv"), "a,b\n1,2\n").expect("a file");
     let format = Format::Csv(CsvOptions::default());
     let files = FileSource::new(dir, ["in.csv"], &format);
-    let retries = Retries { log: log.clone(), topic: dead_letter::retry_topic(JOB, "in"), wanted: true, bounded };
-    FormattedSource::values(Box::new(files), format, Fields::All).with_retries(retries)
+    let source = FormattedSource::values(Box::new(files), format, Fields::All);
+    source.set_retries(retries(log));
+    source
 }
 
 #[test]
@@ -115,7 +122,7 @@ fn decisions_are_made_once_and_outlive_the_process() {
     let code = |which: Which, decision| first.decide(&which, decision).err().map(|error| error.code());
     let one = |offset| Which::Offsets(vec![offset]);
     assert_eq!(code(one(0), Decision::Retried), Some("cannot-retry"), "no source has a partition for it yet");
-    csv_source(dir.path(), &log, true).discover(0).expect("makes the topic");
+    csv_source(dir.path(), &log).discover(0).expect("makes the topic");
     assert_eq!(code(one(2), Decision::Retried), Some("cannot-retry"), "an operator failed on it");
     assert_eq!(code(one(3), Decision::Retried), Some("cannot-retry"), "it is not whole");
     assert_eq!(code(Which::Offsets(vec![0, 9]), Decision::Dropped), Some("no-dead-letter"));
@@ -162,21 +169,23 @@ fn what_is_retried_is_read_as_it_was_and_fails_as_what_it_was() {
     let log = log(dir.path());
     let letters = [of_source("7,8", Some("a,b")), of_source("8,7", Some("b,a")), of_source("1,2,3", Some("a,b"))];
     write(&log, &letters);
-    for (bounded, at_end) in [(true, ReadState::End), (false, ReadState::Idle)] {
-        let source = csv_source(dir.path(), &log, bounded);
+    for first in [true, false] {
+        let source = csv_source(dir.path(), &log);
         let names: Vec<_> = source.discover(4).expect("partitions").iter().map(|spec| spec.of).collect();
         assert_eq!(names.iter().map(|of| (of.source, of.partition.0)).collect::<Vec<_>>(), [(4, 0), (4, 1)]);
-        if bounded {
-            assert_eq!(reread(&source, 0), (vec![], vec![], at_end));
+        if first {
+            assert_eq!(reread(&source, 0), (vec![], vec![], ReadState::Idle));
             desk(&log).decide(&Which::Offsets(vec![0, 1, 2]), Decision::Retried).expect("decides");
         }
         let (values, bad, state) = reread(&source, 0);
+        let values: Vec<String> = values.iter().map(Value::to_string).collect();
         assert_eq!(
             (values.as_slice(), state),
-            (&[r#"{"a":7,"b":8}"#.to_owned(), r#"{"b":8,"a":7}"#.to_owned()][..], at_end)
+            (&[r#"{"a":7,"b":8}"#.to_owned(), r#"{"b":8,"a":7}"#.to_owned()][..], ReadState::Idle)
         );
         let again = DeadLetter::of_source(
             "in",
+            false,
             Place { topic: String::new(), partition: String::new(), offset: 0 },
             bad[0].clone(),
         );
@@ -186,4 +195,97 @@ fn what_is_retried_is_read_as_it_was_and_fails_as_what_it_was() {
         assert_eq!(again.node, FailedNode::Source("in".to_owned()));
         assert_eq!(reread(&source, 2).1.len(), 1, "from a position on");
     }
+}
+
+/// Decides that all dead letters are read once more.
+fn retry_all(log: &Arc<dyn Log>, count: u64) {
+    let decided = desk(log).decide(&Which::All(Range::default()), Decision::Retried).expect("decides");
+    assert_eq!((decided.count, decided.left), (count, 0));
+}
+
+#[test]
+fn what_stood_beside_a_record_stands_there_when_it_is_read_once_more() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    // A record that another job has set aside, and that this one reads and sets aside, too: it has headers of our names.
+    let headers = ["trace", "thalweg.headers", "thalweg.retry-of", "thalweg.time", "thalweg.truncated", "trace"];
+    let headers: Vec<(String, Vec<u8>)> = headers.iter().map(|name| ((*name).to_owned(), b"9".to_vec())).collect();
+    let place = Place { topic: "orders".to_owned(), partition: "3".to_owned(), offset: 41 };
+    let letter = |value: Option<&str>, headers: &[(String, Vec<u8>)]| DeadLetter {
+        value: value.map(|value| value.as_bytes().to_vec()),
+        headers: headers.to_vec(),
+        time: Some(-12),
+        place: Some(place.clone()),
+        ..of_source("", None)
+    };
+    let letters = [letter(Some("text"), &headers), letter(None, &headers[..1]), letter(Some("more"), &[])];
+    write(&log, &letters);
+    for (offset, letter) in letters.iter().enumerate() {
+        let (stored, _) = desk(&log).get(offset as u64).expect("is there");
+        assert_eq!((&stored.letter, stored.truncated), (letter, None));
+    }
+    let raw = || Box::new(FileSource::new(dir.path(), ["*.txt"], &Format::Lines));
+    let decoders = || Arc::new(Untyped { format: Format::Lines, fields: Fields::All });
+    std::fs::write(dir.path().join("in.txt"), "").expect("a file");
+    let source = FormattedSource::new(raw(), Arc::new(Messages::new(decoders())));
+    source.set_retries(retries(&log));
+    let (read, ..) = reread(&source, 0);
+    assert_eq!(read, []);
+    retry_all(&log, 3);
+    let (read, bad, _) = reread(&source, 0);
+    assert_eq!(bad, []);
+    for (message, letter) in read.iter().zip(&letters) {
+        let value = letter.value.as_deref().map(|line| format!(r#"{{"line":"{}"}}"#, String::from_utf8_lossy(line)));
+        assert_eq!(message.value.as_ref().map(Value::to_string), value);
+        assert_eq!((&message.key, &message.headers, message.timestamp), (&letter.key, &letter.headers, letter.time));
+        assert_eq!((message.topic.as_str(), message.partition, message.offset), ("orders", 3, 41));
+    }
+    assert_eq!(read.len(), 3);
+    // A source of values reads no tombstones, also where they are retried.
+    let values = FormattedSource::new(raw(), decoders());
+    values.set_retries(retries(&log));
+    let (read, bad, state) = reread(&values, 0);
+    assert_eq!((read.len(), bad, state), (2, vec![], ReadState::Idle));
+}
+
+#[test]
+fn too_many_headers_are_left_out_and_the_record_cannot_be_retried() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    let headers = vec![("large".to_owned(), vec![0; 8 << 20]); 2];
+    write(&log, &[DeadLetter { headers, ..of_source("seven", None) }]);
+    csv_source(dir.path(), &log).discover(0).expect("makes the topic");
+    let (stored, _) = desk(&log).get(0).expect("is there");
+    assert_eq!((stored.letter.headers, stored.truncated), (vec![], Some(5)));
+    let error = desk(&log).decide(&Which::Offsets(vec![0]), Decision::Retried).expect_err("it is not whole");
+    assert_eq!(error.code(), "cannot-retry");
+}
+
+#[test]
+fn a_backfill_reads_its_own_records_once_more_in_its_own_format() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    std::fs::write(dir.path().join("in.txt"), "").expect("a file");
+    let of = |format: Format| -> Arc<dyn RecordSource<Value>> {
+        let files = FileSource::new(dir.path(), ["in.txt"], &format);
+        Arc::new(FormattedSource::values(Box::new(files), format, Fields::All))
+    };
+    let source = Backfilled::new(of(Format::Json), of(Format::Lines));
+    source.set_retries(retries(&log));
+    let partitions = source.discover(0).expect("partitions");
+    let (retried, others): (Vec<_>, Vec<_>) = partitions.into_iter().partition(dead_letter::is_retry);
+    let backfill = |specs: &[PartitionSpec]| specs.iter().map(|spec| source.is_backfill(spec)).collect::<Vec<_>>();
+    assert_eq!((backfill(&others), backfill(&retried)), (vec![true, false], vec![true, false]));
+    assert!(retried.iter().all(|spec| !source.follows(spec)), "they wait for nothing");
+    let line = r#"{"a":1}"#;
+    write(&log, &[DeadLetter { backfill: true, ..of_source(line, None) }, of_source(line, None)]);
+    retry_all(&log, 2);
+    let read = retried.iter().map(|spec| {
+        let mut out = Vec::new();
+        source.open(spec, 0).expect("opens").read(WIDE, &mut out, &mut Vec::new()).expect("reads");
+        // Nothing of it is known to a raw source.
+        source.committed(spec.of.partition, 1).expect("is nothing to do");
+        out.iter().map(ToString::to_string).collect::<Vec<_>>()
+    });
+    assert_eq!(read.collect::<Vec<_>>(), [[line.to_owned()], [r#"{"line":"{\"a\":1}"}"#.to_owned()]]);
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use thalweg_connectors::dead_letter::Retries;
 use thalweg_connectors::kafka::{KafkaConfig, KafkaSource, KafkaSourceConfig, Topics};
 use thalweg_connectors::{
     Backfilled, DecoderOf, Fields, FileSource, FormattedSource, Include, Included, Part, RawSource, RecordSource,
@@ -23,7 +22,6 @@ pub(crate) fn kafka_source(
     spec: &KafkaSourceSpec,
     cluster: Arc<KafkaConfig>,
     schemas: &JobSchemas,
-    retries: Retries,
 ) -> Result<Arc<dyn RecordSource<Value>>> {
     let config = KafkaSourceConfig {
         topics: topics(&spec.topics)?,
@@ -53,7 +51,7 @@ pub(crate) fn kafka_source(
     });
     let first = first.transpose()?;
     let raw = Box::new(KafkaSource::new(cluster, config));
-    let records = FormattedSource::new(raw, decoders(&source.id, &spec.format)?).with_retries(retries);
+    let records = FormattedSource::new(raw, decoders(&source.id, &spec.format)?);
     Ok(match first {
         Some(first) => Arc::new(Backfilled::new(first, Arc::new(records))),
         None => Arc::new(records),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use thalweg_connectors::dead_letter::{self, HeaderNames, Retries};
+use thalweg_connectors::dead_letter::{self, HeaderNames};
 use thalweg_connectors::kafka::{KafkaConfig, KafkaEncoder, OnDataLoss};
 use thalweg_connectors::log::{
     Delivery, Log, LogSink, LogSinkConfig, LogSource, LogSourceConfig, Partitioner, SinkProducer, Start,
@@ -15,8 +15,8 @@ use thalweg_connectors::{
 };
 use thalweg_core::{Error, JobId, Result, Value};
 use thalweg_operators::{
-    self as operators, Aggregation, DeadLettersTo, KeyFields, Node, NodeLogic, OnError, OperatorNode, OperatorRequest,
-    Plan, Registry, Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
+    self as operators, Aggregation, DeadLettersTo, KeyFields, Node, NodeLogic, OperatorNode, OperatorRequest, Plan,
+    Registry, Settings, SinkOf, SourceOf, StoreSettings, StoreShape,
 };
 
 use crate::demand::Demand;
@@ -188,24 +188,13 @@ fn computed(connector: &SourceConnector) -> SourceConnector {
     computed
 }
 
-/// The partition of a source for what is to be read once more.
-fn retries(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>) -> Retries {
-    Retries {
-        log: context.log.clone(),
-        topic: dead_letter::retry_topic(context.job_id, &source.id),
-        wanted: spec.on_error == OnError::DeadLetter,
-        bounded: spec.is_bounded(),
-    }
-}
-
 fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>, schemas: &JobSchemas) -> Result<Node> {
     let fields = || match spec.demand(&source.id) {
         Demand::All => thalweg_connectors::Fields::All,
         Demand::Fields(fields) => thalweg_connectors::Fields::Only(fields.into_iter().collect()),
     };
     let formatted = |raw: Box<dyn RawSource>, format: &Format| -> Arc<dyn RecordSource<Value>> {
-        let values = FormattedSource::values(raw, format.clone(), fields());
-        Arc::new(values.with_retries(retries(spec, source, context)))
+        Arc::new(FormattedSource::values(raw, format.clone(), fields()))
     };
     let records: Arc<dyn RecordSource<Value>> = match &source.connector {
         SourceConnector::File { paths, format, follow, max_record_bytes } => {
@@ -228,13 +217,12 @@ fn source_node(spec: &JobSpec, source: &SourceSpec, context: &PlanContext<'_>, s
             let start = *start;
             let path = path.clone().unwrap_or_else(|| context.log_dir.clone());
             let log = LogSource::new(LogSourceConfig { path, topic: topic.clone(), start, bounded: false });
-            let values = FormattedSource::new(Box::new(log), schemas.decoders(&source.id, format, fields())?);
-            Arc::new(values.with_retries(retries(spec, source, context)))
+            Arc::new(FormattedSource::new(Box::new(log), schemas.decoders(&source.id, format, fields())?))
         }
         SourceConnector::Kafka(kafka) => {
             let missing = || Error::internal("plan", "a source reads Kafka, and the job has no [kafka]");
             let cluster = context.cluster.clone().ok_or_else(missing)?;
-            kafka_source(spec, source, kafka, cluster, schemas, retries(spec, source, context))?
+            kafka_source(spec, source, kafka, cluster, schemas)?
         }
         SourceConnector::Stdin { format, max_record_bytes } => {
             let limit = usize::try_from(*max_record_bytes).unwrap_or(usize::MAX);

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thalweg_connectors::dead_letter::Retries;
 use thalweg_connectors::{EncodedBatch, EncodedRecord, RecordSource, Sink};
 use thalweg_core::{Data, Epoch, Error, PartitionId, PartitionSpec, Result};
 use timely::dataflow::Scope;
@@ -58,6 +59,10 @@ impl<T: Data> SourceNode for SourceOf<T> {
 
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {
         self.source.committed(partition, position)
+    }
+
+    fn set_retries(&self, retries: Retries) {
+        self.source.set_retries(retries);
     }
 
     fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<Lowered<'s>> {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use thalweg_connectors::{Sink, dead_letter};
+use thalweg_connectors::Sink;
+use thalweg_connectors::dead_letter::{self, Retries};
 use thalweg_core::{Error, JobName, OriginId, PartitionCount, PartitionId, PartitionSpec, Provenance, Result};
 use timely::dataflow::Scope;
 use timely::dataflow::operators::probe::Handle;
@@ -176,6 +177,8 @@ pub trait SourceNode: Send + Sync {
     fn is_of_topic(&self, partition: &PartitionSpec) -> bool;
     /// A committed checkpoint holds everything of a partition before a position.
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()>;
+    /// Gives it a partition more, for records that are to be read once more.
+    fn set_retries(&self, retries: Retries);
     /// Builds the operator.
     fn lower<'s>(&self, scope: Scope<'s, Time>, node: &NodeContext<'_>) -> Result<Lowered<'s>>;
 }

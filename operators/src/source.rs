@@ -474,7 +474,12 @@ impl<T: Data> Reading<T> {
             || partition.reader.bytes().saturating_sub(partition.started_at) >= limits.max_bytes;
         let epoch = partition.epoch;
         if recorded.is_none() {
-            partition.ended = state == ReadState::End;
+            // The job ends without waiting for what may be retried yet; as long as it runs, that is read.
+            let enough = partition.retries && read == 0 && state == ReadState::Idle;
+            partition.ended = state == ReadState::End || enough && limits.cutting == Cutting::ByCount;
+            if enough {
+                self.when_ended(index);
+            }
             if first {
                 self.gate.reached(epoch);
                 self.gate.tell(SourceEvent::Opened(epoch, Instant::now()));
@@ -540,6 +545,7 @@ impl<T: Data> Reading<T> {
 
     fn set_aside(&mut self, index: usize, bad: Vec<BadRecord>) {
         let (source, partition) = (&self.source, &mut self.partitions[index]);
+        let backfill = source.source.is_backfill(&partition.spec);
         let named = || (source.id.clone(), partition.spec.name.clone());
         let of_topic = source.source.topic_of(&partition.spec);
         let (topic, name) = of_topic.map(|(topic, number)| (topic, number.to_string())).unwrap_or_else(named);
@@ -548,7 +554,7 @@ impl<T: Data> Reading<T> {
             let provenance = Provenance::new(source.origin, partition.spec.of.partition, partition.set_aside);
             partition.set_aside += 1;
             let place = Place { topic: topic.clone(), partition: name.clone(), offset: record.at };
-            self.aside.put(provenance, DeadLetter::of_source(&source.id, place, record));
+            self.aside.put(provenance, DeadLetter::of_source(&source.id, backfill, place, record));
         }
     }
 }

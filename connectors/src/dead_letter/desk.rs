@@ -15,7 +15,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, JobId, PartitionId, Result};
 
-use super::letter::RecordHeaders;
+use super::letter::{RecordHeaders, split};
 use super::retry::PARTITION;
 use super::{FailedNode, Held, StoredLetter, header};
 use crate::log::{Log, LogRecord, NewRecord, POSITION_HEADER, Position, Producer, Retention, TopicSpec};
@@ -280,7 +280,7 @@ impl Desk {
 
     /// Reads the decisions that were made since the last call.
     fn refresh(&self, state: &mut State) -> Result<()> {
-        let (decided, retries) = (self.decided_topic(), super::retry_topic(self.job, ""));
+        let (decided, retries) = (self.decided_topic(), super::retry_topic(self.job, "", false));
         for (topic, _) in self.own.topics()? {
             let is_retry = topic.starts_with(&retries);
             if topic != decided && !is_retry {
@@ -288,7 +288,7 @@ impl Desk {
             }
             let from = state.read.get(&topic).copied().unwrap_or(0);
             let end = read(&*self.own, &topic, from, u64::MAX, |record| {
-                let headers = RecordHeaders(&record.record.headers);
+                let (_, headers) = split(&record.record.headers);
                 let decision = match is_retry {
                     true => headers.number(header::RETRY_OF).map(|offset| (offset, Decision::Retried)),
                     false => record.record.key.as_deref().and_then(offset_of).map(|offset| (offset, Decision::Dropped)),
@@ -359,11 +359,11 @@ impl Desk {
         if letter.held != Held::Raw {
             return cannot("it does not hold the bytes of a source".to_owned());
         }
-        let topic = super::retry_topic(self.job, source);
+        let topic = super::retry_topic(self.job, source, letter.backfill);
         if self.own.topics()?.iter().all(|(name, _)| *name != topic) {
             return cannot(format!(
-                "source {source:?} has no partition for retried records; it gets one where the job is created with \
-                 on_error = \"dead-letter\""
+                "source {source:?} has no partition for retried records; one that reads bytes gets it where the job is created \
+                 with on_error = \"dead-letter\""
             ));
         }
         Ok(topic)

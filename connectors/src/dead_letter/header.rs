@@ -40,5 +40,11 @@ pub const TIMER: &str = "thalweg.timer";
 pub const CSV_HEADER: &str = "thalweg.csv-header";
 /// The value is too large to be kept whole: how many bytes it had.
 pub const TRUNCATED: &str = "thalweg.truncated";
+/// How many headers the record had: they come first, and those of the dead letter behind them.
+pub const HEADERS: &str = "thalweg.headers";
+/// When the record was written, microseconds since 1970, where its source knows.
+pub const TIME: &str = "thalweg.time";
+/// The record is one of a backfill.
+pub const BACKFILL: &str = "thalweg.backfill";
 /// The record was retried before, and this is the offset of the dead letter that it was then.
 pub const RETRY_OF: &str = "thalweg.retry-of";

@@ -13,7 +13,7 @@ use crate::{BadRecord, EncodedBatch, EncodedRecord};
 
 /// The longest value that is kept whole. A record of a log has at most 64 MiB, and key and headers need some of that.
 const MAX_VALUE_BYTES: usize = 32 << 20;
-/// The longest key, and the longest line of CSV headers, that are kept.
+/// The longest key, the longest line of CSV headers, and the most bytes of headers that are kept.
 const MAX_PART_BYTES: usize = 8 << 20;
 /// The longest message that is kept.
 const MAX_MESSAGE_BYTES: usize = 4 << 10;
@@ -121,10 +121,16 @@ pub struct DeadLetter {
     pub key: Option<Vec<u8>>,
     /// The record.
     pub value: Option<Vec<u8>>,
+    /// The record's own headers, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// When the record was written, microseconds since 1970, where its source knows.
+    pub time: Option<i64>,
     /// What the value is.
     pub held: Held,
     /// Where it was read, where a source has set it aside.
     pub place: Option<Place>,
+    /// Whether it was read of a backfill, which may have a format of its own.
+    pub backfill: bool,
     /// The header line of its file, where the format needs one.
     pub csv_header: Option<Vec<u8>>,
     /// When the failed timer was due.
@@ -134,8 +140,8 @@ pub struct DeadLetter {
 }
 
 impl DeadLetter {
-    /// A record that the format of a source cannot read.
-    pub fn of_source(source: &str, place: Place, bad: BadRecord) -> Self {
+    /// A record that the format of a source, or that of its backfill, cannot read.
+    pub fn of_source(source: &str, backfill: bool, place: Place, bad: BadRecord) -> Self {
         let (place, retry_of) = match bad.retried {
             Some(retried) => (retried.place, Some(retried.dead_letter)),
             None => (Some(place), None),
@@ -145,9 +151,12 @@ impl DeadLetter {
             reason: Reason::Decode,
             message: bad.why,
             key: bad.key,
-            value: Some(bad.raw),
+            value: bad.raw,
+            headers: bad.headers,
+            time: bad.time,
             held: Held::Raw,
             place,
+            backfill,
             csv_header: bad.header,
             timer: None,
             retry_of,
@@ -162,8 +171,11 @@ impl DeadLetter {
             message,
             key: None,
             value: None,
+            headers: Vec::new(),
+            time: None,
             held,
             place: None,
+            backfill: false,
             csv_header: None,
             timer: None,
             retry_of: None,
@@ -175,9 +187,12 @@ impl DeadLetter {
         let kept = |part: &Option<Vec<u8>>| part.as_ref().filter(|part| part.len() <= MAX_PART_BYTES).cloned();
         let (key, csv_header) = (kept(&self.key), kept(&self.csv_header));
         let value = self.value.as_deref().map(|value| &value[..value.len().min(MAX_VALUE_BYTES)]);
+        let own_bytes: usize = self.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let own = if own_bytes <= MAX_PART_BYTES { self.headers.as_slice() } else { &[] };
         let whole = value.map(<[u8]>::len) == self.value.as_ref().map(Vec::len)
             && key.is_some() == self.key.is_some()
-            && csv_header.is_some() == self.csv_header.is_some();
+            && csv_header.is_some() == self.csv_header.is_some()
+            && own.len() == self.headers.len();
         let mut headers = self.conventional_headers(job, names);
         headers.push((header::JOB, job.into()));
         headers.push(match &self.node {
@@ -186,6 +201,9 @@ impl DeadLetter {
         });
         headers.push((header::EPOCH, epoch.to_string().into()));
         headers.push((header::HOLDS, self.held.name().into()));
+        headers.extend(own_headers(own.len()));
+        headers.extend(self.time.map(|time| (header::TIME, time.to_string().into())));
+        headers.extend(self.backfill.then(|| (header::BACKFILL, b"true".to_vec())));
         headers.extend(self.timer.map(|at| (header::TIMER, at.to_string().into())));
         headers.extend(csv_header.map(|line| (header::CSV_HEADER, line)));
         headers.extend((!whole).then(|| {
@@ -198,10 +216,12 @@ impl DeadLetter {
             batch.data.extend_from_slice(bytes);
             start..batch.data.len()
         };
+        let own = own.iter().map(|(name, bytes)| (name.as_str(), bytes));
+        let all = own.chain(headers.iter().map(|(name, bytes)| (*name, bytes)));
         let record = EncodedRecord {
             key: key.as_deref().map(&mut put),
             value: value.map(&mut put),
-            headers: headers.iter().map(|(name, bytes)| (Arc::from(*name), put(bytes))).collect(),
+            headers: all.map(|(name, bytes)| (Arc::from(name), put(bytes))).collect(),
             partition: None,
         };
         batch.records.push(record);
@@ -255,7 +275,7 @@ impl StoredLetter {
     /// Reads a record; nothing where it is no dead letter: a topic may hold other records, too.
     pub fn read(record: LogRecord) -> Option<Self> {
         let LogRecord { offset, time, record: NewRecord { key, value, headers } } = record;
-        let headers = RecordHeaders(&headers);
+        let (own, headers) = split(&headers);
         let (bytes, text, number) =
             (|name| headers.bytes(name), |name| headers.text(name), |name| headers.number(name));
         let node = match (text(header::SOURCE), text(header::OPERATOR)) {
@@ -269,6 +289,9 @@ impl StoredLetter {
             message: text(header::MESSAGE)?,
             held: named(&Held::NAMED, bytes(header::HOLDS)?)?,
             place: headers.place(),
+            headers: own.to_vec(),
+            time: headers.time(),
+            backfill: bytes(header::BACKFILL).is_some(),
             csv_header: bytes(header::CSV_HEADER).map(<[u8]>::to_vec),
             timer: text(header::TIMER).and_then(|at| at.parse().ok()),
             retry_of: number(header::RETRY_OF),
@@ -281,15 +304,33 @@ impl StoredLetter {
     /// The record as its source is to read it once more: key and value as they were, and what is needed to read them.
     pub(super) fn into_retried(self) -> NewRecord {
         let letter = self.letter;
-        let mut headers = vec![(header::RETRY_OF.to_owned(), self.offset.to_string().into_bytes())];
+        let mut added = vec![(header::RETRY_OF, self.offset.to_string().into_bytes())];
         if let Some(Place { topic, partition, offset }) = letter.place {
-            headers.push((header::TOPIC.to_owned(), topic.into_bytes()));
-            headers.push((header::PARTITION.to_owned(), partition.into_bytes()));
-            headers.push((header::OFFSET.to_owned(), offset.to_string().into_bytes()));
+            added.push((header::TOPIC, topic.into_bytes()));
+            added.push((header::PARTITION, partition.into_bytes()));
+            added.push((header::OFFSET, offset.to_string().into_bytes()));
         }
-        headers.extend(letter.csv_header.map(|line| (header::CSV_HEADER.to_owned(), line)));
+        let mut headers = letter.headers;
+        added.extend(own_headers(headers.len()));
+        added.extend(letter.time.map(|time| (header::TIME, time.to_string().into_bytes())));
+        added.extend(letter.csv_header.map(|line| (header::CSV_HEADER, line)));
+        headers.extend(added.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)));
         NewRecord { key: letter.key, value: letter.value, headers }
     }
+}
+
+/// The header that says how many of the headers are the record's own, where there are any.
+fn own_headers(count: usize) -> Option<(&'static str, Vec<u8>)> {
+    (count > 0).then(|| (header::HEADERS, count.to_string().into_bytes()))
+}
+
+/// The record's own headers, and what stands behind them. A record that was a dead letter of another job has its own of the same
+/// names, so they are told apart by their number, which the last header of that name says.
+pub(super) fn split(headers: &[(String, Vec<u8>)]) -> (&[(String, Vec<u8>)], RecordHeaders<'_>) {
+    let last = headers.iter().rposition(|(name, _)| name == header::HEADERS);
+    let count = last.and_then(|at| std::str::from_utf8(&headers[at].1).ok()?.parse().ok().filter(|count| *count <= at));
+    let (own, added) = headers.split_at(count.unwrap_or(0));
+    (own, RecordHeaders(added))
 }
 
 /// The headers of a record that was read.
@@ -306,6 +347,11 @@ impl<'a> RecordHeaders<'a> {
 
     pub(super) fn number(&self, name: &str) -> Option<u64> {
         self.text(name)?.parse().ok()
+    }
+
+    /// When the record was written.
+    pub(super) fn time(&self) -> Option<i64> {
+        self.text(header::TIME)?.parse().ok()
     }
 
     /// Where a source has read the record.

@@ -13,6 +13,7 @@ mod retry;
 pub use desk::{Decided, Decision, Desk, OpenLetters, Page, Range, Which};
 pub use letter::{DeadLetter, FailedNode, HeaderNames, Held, Place, Reason, StoredLetter};
 pub use retry::{Retries, is_retry};
+pub(crate) use retry::{retry_identity, without_retry};
 
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ use crate::log::{LogSink, LogSinkConfig, Partitioner, SinkProducer};
 
 /// The id of the hidden sink.
 pub const SINK: &str = "dead-letters";
+/// At the end of the name of a topic: no id of a source has a dot.
+const BACKFILL: &str = ".backfill";
 /// The index of the hidden sink, in checkpoints and positions: behind every sink that a job may ever get, so that it keeps its
 /// index when sinks are added.
 pub const SINK_INDEX: u16 = u16::MAX;
@@ -31,9 +34,9 @@ pub fn default_topic(job: JobId) -> String {
     format!("dead-letters-{job}")
 }
 
-/// The topic of the records of a source that are to be read once more.
-pub fn retry_topic(job: JobId, source: &str) -> String {
-    format!("retry-{job}-{source}")
+/// The topic of the records of a source, or those of its backfill, that are to be read once more.
+pub fn retry_topic(job: JobId, source: &str, backfill: bool) -> String {
+    format!("retry-{job}-{source}{}", if backfill { BACKFILL } else { "" })
 }
 
 /// The hidden sink of a job, which writes by the task's producer; makes the topic where it is missing, with one partition.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use thalweg_core::{ContentHash, Error, PartitionId, PartitionSpec, Result, SourceKey};
 
 use super::header;
-use super::letter::RecordHeaders;
+use super::letter::{RecordHeaders, split};
 use crate::log::{Log, LogReader, LogRecord, Retention, TopicSpec};
 use crate::{
-    BadRecord, Decoder, DecoderOf, RawBatch, RawRecord, ReadLimit, ReadState, RecordReader, Retried, RunningHash, Waker,
+    BadRecord, Decoder, DecoderOf, RawBatch, RawHeader, RawRecord, ReadLimit, ReadState, RecordReader, Retried,
+    RunningHash, TopicPartition, Waker,
 };
 
 /// The only partition of a topic of retried records.
@@ -29,8 +30,6 @@ pub struct Retries {
     /// Whether the source is to have the partition from its beginning on. A source that has it reads it in any case: a job may set
     /// nothing aside for a while.
     pub wanted: bool,
-    /// Whether the job comes to its end when all input is read: then retried records are read once for each start of it.
-    pub bounded: bool,
 }
 
 /// Whether a partition of a source is that of its retried records.
@@ -38,7 +37,22 @@ pub fn is_retry(partition: &PartitionSpec) -> bool {
     partition.identity.starts_with(IDENTITY)
 }
 
+/// The identity of a partition of retried records that is this beside others of its kind.
+pub(crate) fn retry_identity(identity: &str) -> String {
+    format!("{IDENTITY}{identity}")
+}
+
+/// An identity without what says that it is that of retried records.
+pub(crate) fn without_retry(identity: &str) -> &str {
+    identity.strip_prefix(IDENTITY).unwrap_or(identity)
+}
+
 impl Retries {
+    /// The same for records of the source's backfill.
+    pub(crate) fn of_backfill(&self) -> Self {
+        Self { topic: format!("{}{}", self.topic, super::BACKFILL), ..self.clone() }
+    }
+
     /// The partition, behind those that the source has.
     pub(crate) fn discover(&self, source: u16, others: &[PartitionSpec]) -> Result<PartitionSpec> {
         self.ensure()?;
@@ -49,7 +63,7 @@ impl Retries {
         Ok(PartitionSpec {
             of: SourceKey { source, partition },
             name: self.topic.clone(),
-            identity: format!("{IDENTITY}{}", self.topic),
+            identity: retry_identity(&self.topic),
             start: 0,
             end: None,
         })
@@ -69,7 +83,6 @@ impl Retries {
         self.ensure()?;
         Ok(Box::new(RetryReader {
             reader: self.log.reader(&self.topic, PARTITION, from)?,
-            bounded: self.bounded,
             waiting: VecDeque::new(),
             waker: Arc::new(|| ()),
             decoders,
@@ -84,7 +97,6 @@ impl Retries {
 /// Reads retried records and decodes each as the partition that it came from does.
 struct RetryReader<T> {
     reader: Box<dyn LogReader>,
-    bounded: bool,
     /// Read from the log and not given yet.
     waiting: VecDeque<LogRecord>,
     waker: Waker,
@@ -117,27 +129,20 @@ impl<T> RetryReader<T> {
 
     /// Decodes a record, unless what it needs for that is not there yet: says whether it has.
     fn decode(&mut self, record: &LogRecord, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<bool> {
-        let headers = RecordHeaders(&record.record.headers);
-        let mut batch = RawBatch { data: record.record.value.clone().unwrap_or_default(), ..RawBatch::default() };
-        let value = 0..batch.data.len();
-        batch.data.extend(record.record.key.iter().flatten());
-        let key = record.record.key.as_ref().map(|_| value.end..batch.data.len());
-        batch.records.push(RawRecord {
-            value: value.clone(),
-            key,
-            time: Some(record.time),
-            next: record.offset + 1,
-            ..RawRecord::default()
-        });
+        let (own, headers) = split(&record.record.headers);
+        let batch = batch_of(record, own, &headers);
         let known_bad = bad.len();
         let csv_header = headers.bytes(header::CSV_HEADER);
-        let waker = self.waker.clone();
+        let (waker, takes_tombstones) = (self.waker.clone(), self.decoders.takes_tombstones());
         let decoder = self.decoder(csv_header)?;
         if !decoder.prepare(&batch, &waker)? {
             return Ok(false);
         }
-        decoder.decode(&batch, out, bad)?;
-        self.hash.add(&batch.data[value.clone()]);
+        if !batch.records[0].tombstone || takes_tombstones {
+            decoder.decode(&batch, out, bad)?;
+        }
+        let value = batch.value(&batch.records[0]);
+        self.hash.add(value);
         self.bytes += value.len() as u64;
         for bad in &mut bad[known_bad..] {
             let retried = headers.number(header::RETRY_OF).map(|dead_letter| (dead_letter, headers.place()));
@@ -152,6 +157,32 @@ impl<T> RetryReader<T> {
     }
 }
 
+/// The record as its source has read it: with its own headers, its time and its place where it is one of a topic.
+fn batch_of(record: &LogRecord, own: &[(String, Vec<u8>)], headers: &RecordHeaders<'_>) -> RawBatch {
+    let mut batch = RawBatch::default();
+    let value = batch.put(record.record.value.as_deref().unwrap_or_default());
+    let key = record.record.key.as_deref().map(|key| batch.put(key));
+    for (name, bytes) in own {
+        let header = RawHeader { name: batch.put(name.as_bytes()), value: batch.put(bytes) };
+        batch.headers.push(header);
+    }
+    let of_topic = headers.place().and_then(|place| {
+        let partition = place.partition.parse().ok()?;
+        Some((TopicPartition { topic: place.topic, partition }, place.offset))
+    });
+    let next = of_topic.as_ref().map_or(record.offset, |(_, offset)| *offset) + 1;
+    batch.place = of_topic.map(|(place, _)| Arc::new(place));
+    batch.records.push(RawRecord {
+        value,
+        tombstone: record.record.value.is_none(),
+        key,
+        headers: 0..own.len(),
+        time: headers.time(),
+        next,
+    });
+    batch
+}
+
 impl<T> RecordReader<T> for RetryReader<T> {
     fn read(&mut self, limit: ReadLimit, out: &mut Vec<T>, bad: &mut Vec<BadRecord>) -> Result<ReadState> {
         let (mut records, start) = (0, self.bytes);
@@ -163,7 +194,7 @@ impl<T> RecordReader<T> for RetryReader<T> {
                 return Ok(ReadState::More);
             }
             let Some(record) = self.next()? else {
-                return Ok(if self.bounded { ReadState::End } else { ReadState::Idle });
+                return Ok(ReadState::Idle);
             };
             if limit.until.is_some_and(|until| record.offset >= until) {
                 self.waiting.push_front(record);
@@ -190,7 +221,7 @@ impl<T> RecordReader<T> for RetryReader<T> {
 
     /// What is retried meanwhile is no part of how far the input is read.
     fn fraction(&self) -> Option<f64> {
-        self.bounded.then_some(1.0)
+        Some(1.0)
     }
 
     fn bytes(&self) -> u64 {

@@ -5,6 +5,7 @@
 //! topic of the same name is refused.
 
 mod bound;
+mod group;
 mod identity;
 mod reader;
 
@@ -16,6 +17,7 @@ use parking_lot::Mutex;
 use thalweg_core::{Error, PartitionId, PartitionSpec, Result, SourceKey};
 
 pub use self::bound::Bound;
+use self::group::Told;
 use self::identity::Identity;
 use self::reader::KafkaReader;
 use super::KafkaConfig;
@@ -131,7 +133,7 @@ struct Connected {
     consumer: Arc<Consumer>,
     cluster_id: String,
     /// The partitions that were opened, by their number in the source.
-    opened: Mutex<BTreeMap<PartitionId, Identity>>,
+    opened: Mutex<BTreeMap<PartitionId, Told>>,
     on_data_loss: OnDataLoss,
 }
 
@@ -303,7 +305,7 @@ impl RawSource for KafkaSource {
         let identity = Identity::parse(&partition.identity)?;
         connected.check(&identity)?;
         let first = connected.bounds(&identity, partition, from)?;
-        connected.opened.lock().insert(partition.of.partition, identity.clone());
+        connected.opened.lock().insert(partition.of.partition, Told::new(identity.clone()));
         Ok(Box::new(KafkaReader::open(connected, identity, partition, from, first)?))
     }
 
@@ -314,12 +316,22 @@ impl RawSource for KafkaSource {
 
     fn committed(&self, partition: PartitionId, position: u64) -> Result<()> {
         let connected = self.connected()?;
-        let Some(identity) = connected.opened.lock().get(&partition).cloned() else { return Ok(()) };
-        connected.consumer.commit(&identity.topic, identity.partition, position)
+        let mut opened = connected.opened.lock();
+        let Some(told) = opened.get_mut(&partition) else { return Ok(()) };
+        let offset = told.committed(position);
+        connected.consumer.commit(&told.identity.topic, told.identity.partition, offset)
     }
 }
 
 impl Connected {
+    /// Lets the group know that a partition has no record from `from` on up to `to`.
+    fn free(&self, partition: PartitionId, from: u64, to: u64) -> Result<()> {
+        let mut opened = self.opened.lock();
+        let Some(told) = opened.get_mut(&partition) else { return Ok(()) };
+        let Some(offset) = told.free(from, to) else { return Ok(()) };
+        self.consumer.commit(&told.identity.topic, told.identity.partition, offset)
+    }
+
     fn spec(
         &self,
         of: SourceKey,

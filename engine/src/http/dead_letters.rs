@@ -129,6 +129,10 @@ pub(crate) fn letter_json(stored: &StoredLetter, decision: Option<Decision>) -> 
     let letter = &stored.letter;
     let bytes = |bytes: &Option<Vec<u8>>| bytes.as_deref().map_or(Value::Null, text_or_hex);
     members.insert("value".to_owned(), bytes(&letter.value));
+    if !letter.headers.is_empty() {
+        let headers = letter.headers.iter().map(|(name, value)| json!({ "name": name, "value": text_or_hex(value) }));
+        members.insert("headers".to_owned(), headers.collect());
+    }
     members.insert("csv_header".to_owned(), bytes(&letter.csv_header));
     members.insert("decision".to_owned(), json!(decision.map(Decision::name)));
     Value::Object(members)
@@ -161,6 +165,8 @@ fn members(stored: &StoredLetter) -> Map<String, Value> {
         "holds": letter.held.name(),
         "key": letter.key.as_deref().map(text_or_hex),
         "read_at": place,
+        "written": letter.time.map(time),
+        "backfill": letter.backfill.then_some(true),
         "timer": letter.timer.map(time),
         "truncated": stored.truncated,
         "retry_of": letter.retry_of,

@@ -131,6 +131,8 @@ fn run_plan(
     screen: &Screen,
 ) -> Result<(), Failure> {
     let Opened { log, kafka, mut journal, job_id, recorded } = opened;
+    let own: Arc<dyn Log> = log.clone();
+    plan.set_retries(job_id, &own);
     let repeated = recorded.as_ref().map_or(&[][..], |(run, _)| &run.sources);
     create_or_check(&plan, job_id, repeated, &mut journal)?;
     let metrics = Metrics::default();

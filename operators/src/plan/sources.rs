@@ -1,12 +1,26 @@
 //! What a plan asks of its sources, and tells them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use thalweg_core::{PartitionSpec, Result, SourceState};
+use thalweg_connectors::dead_letter::{Retries, retry_topic};
+use thalweg_connectors::log::Log;
+use thalweg_core::{JobId, PartitionSpec, Result, SourceState};
 
 use super::{NodeLogic, Plan};
 
 impl Plan {
+    /// Gives each source a partition more, for its records that were dead letters and are to be read once more; `log` is the job's
+    /// own. To be called before anything is discovered or built.
+    pub fn set_retries(&self, job: JobId, log: &Arc<dyn Log>) {
+        for placed in &self.nodes {
+            if let NodeLogic::Source(source) = &placed.node.logic {
+                let topic = retry_topic(job, &placed.node.id, false);
+                source.set_retries(Retries { log: log.clone(), topic, wanted: placed.node.sets_aside() });
+            }
+        }
+    }
+
     /// Finds the partitions of every source. Where another run is repeated, whose partitions are `recorded`, a source of topics has
     /// those: the topics may begin elsewhere by now, and have grown.
     pub fn discover(&self, recorded: &[PartitionSpec]) -> Result<Vec<PartitionSpec>> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use thalweg_connectors::dead_letter::is_retry;
 use thalweg_connectors::{Lag, RecordReader};
 use thalweg_core::{Epoch, PartitionSpec, Series};
 
@@ -22,6 +23,8 @@ pub(super) struct Partition<T> {
     /// The number of the next bad record that is set aside.
     pub(super) set_aside: u64,
     pub(super) ended: bool,
+    /// It gives what was a dead letter and is read once more.
+    pub(super) retries: bool,
     /// It is not read before those that lead have ended.
     pub(super) follows: bool,
     /// The driver knows that nothing more comes.
@@ -41,6 +44,7 @@ impl<T> Partition<T> {
     /// One whose share of `epoch` begins where the reader is.
     pub(super) fn new(spec: PartitionSpec, reader: Box<dyn RecordReader<T>>, epoch: Epoch) -> Self {
         Self {
+            retries: is_retry(&spec),
             spec,
             started_at: reader.bytes(),
             reader,

@@ -41,7 +41,7 @@ fn listed(cluster: &Arc<KafkaConfig>) -> thalweg_core::Result<Backfilled<Value>>
             ("offset", Part::Offset),
             ("gone", Part::Tombstone),
         ],
-        KeyFormat::Json,
+        if variable("KEY_FORMAT") == "text" { KeyFormat::Text } else { KeyFormat::Json },
     );
     let file = FileSource::new(variable("FOLDER"), vec!["history.jsonl".to_owned()], &Format::Json);
     let inner = Arc::new(Untyped { format: Format::Json, fields: Fields::All });

@@ -76,7 +76,7 @@ impl Inputs {
             let letter = |bad: BadRecord| {
                 let topic = format!("s{source}");
                 let at = letter::Place { topic: topic.clone(), partition: part.name.clone(), offset: bad.at };
-                DeadLetter { message: String::new(), ..DeadLetter::of_source(&topic, at, bad) }
+                DeadLetter { message: String::new(), ..DeadLetter::of_source(&topic, false, at, bad) }
             };
             aside[source].extend(bad.into_iter().zip(0..).map(|(bad, sequence)| (place(sequence), letter(bad))));
         }

@@ -35,7 +35,7 @@ group = "GROUP"
 on_data_loss = "skip"
 discover_interval = "none"
 include = { key = "key", timestamp = "at", headers = "with", topic = "topic", partition = "of", offset = "offset", tombstone = "gone" }
-key_format = "json"
+key_format = "KEY_FORMAT"
 [sources.listed.backfill]
 connector = "file"
 path = "history.jsonl"
@@ -112,14 +112,23 @@ fn write_input(client: &Client, first: &str, second: &str) {
     client.write(second, &(0..SECOND).map(|n| numbered(100 + n)).collect::<Vec<_>>());
 }
 
-/// Waits until a job has read all, and stops it.
-fn finish(mut process: Process, client: &Client, group: &str, first: &str) {
-    until("all is read, and the group says so", || {
+/// Waits for something that a job does, and stops it.
+fn finish(mut process: Process, what: &str, mut done: impl FnMut(&Process) -> bool) {
+    until(what, || {
         assert_eq!(process.ended(), None, "{}", process.log());
-        client.group_positions(group, first).get(&0) == Some(&FIRST)
+        done(&process)
     });
     process.interrupt();
     assert!(matches!(process.wait(), Ended::Code(_)), "{}", process.log());
+}
+
+/// Lets a running job read its dead letters once more.
+fn retry_all(process: &mut Process) {
+    let mut command = Command::new(Binary::thalweg().path());
+    let at = process.address().expect("it serves").to_string();
+    command.args(["dlq", "retry", "both", "--all", "-o", "json", "--addr", &at]);
+    let output = command.output().expect("the binary starts");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "{\"left\":0,\"retried\":3}\n", "{output:?}");
 }
 
 /// What a topic holds, but for where each record is of what run: by partition, key, value and headers.
@@ -156,15 +165,26 @@ fn a_job_in_rust_writes_what_the_same_job_file_writes() {
     };
     let (of_file, of_rust) = (names("file"), names("rust"));
 
-    let toml = of_file.iter().fold(JOB.to_owned(), |toml, (name, value)| toml.replace(name, value));
-    folder.write("job.toml", toml);
-    let mut command = Command::new(Binary::exact_job().path());
-    command.arg("run").arg(folder.join("job.toml")).args(["--http", "none", "--data"]).arg(folder.join("file"));
-    finish(Process::spawn(command, &folder.join("file.log")), &client, &of_file["GROUP"], &first);
-
-    let mut command = Command::new(Binary::beside_exact_job("kafka_job").path());
-    command.envs(&of_rust).args(["--http", "none", "--data"]).arg(folder.join("rust"));
-    finish(Process::spawn(command, &folder.join("rust.log")), &client, &of_rust["GROUP"], &first);
+    let start = |kind: &str, key_format: &str| {
+        let (names, mut command) = match kind {
+            "file" => (&of_file, Command::new(Binary::exact_job().path())),
+            _ => (&of_rust, Command::new(Binary::beside_exact_job("kafka_job").path())),
+        };
+        if kind == "file" {
+            let toml = names.iter().fold(JOB.to_owned(), |toml, (name, value)| toml.replace(name, value));
+            folder.write("job.toml", toml.replace("KEY_FORMAT", key_format));
+            command.arg("run").arg(folder.join("job.toml"));
+        }
+        command.envs(names).env("KEY_FORMAT", key_format);
+        command.args(["--http", "127.0.0.1:0", "--data"]).arg(folder.join(kind));
+        (Process::spawn(command, &folder.join(&format!("{kind}-{key_format}.log"))), names)
+    };
+    for kind in ["file", "rust"] {
+        let (process, names) = start(kind, "json");
+        finish(process, "all is read, and the group says so", |_| {
+            client.group_positions(&names["GROUP"], &first).get(&0) == Some(&FIRST)
+        });
+    }
 
     for name in WRITTEN.iter().filter(|name| **name != "LETTERS") {
         let [file, rust] = [&of_file, &of_rust].map(|names| content(&client, &names[*name]));
@@ -178,4 +198,21 @@ fn a_job_in_rust_writes_what_the_same_job_file_writes() {
     });
     assert_eq!(file.len(), 3, "{file:?}");
     assert_eq!(rust, file);
+
+    // A key that is no JSON is text: its record is read as it was, with everything beside it. The others fail once more.
+    for kind in ["file", "rust"] {
+        let (mut process, names) = start(kind, "text");
+        retry_all(&mut process);
+        finish(process, "what is retried is read, or set aside anew", |_| {
+            content(&client, &names["LETTERS"]).len() == 5
+        });
+        let rows = content(&client, &names["OUT_NAMED"]);
+        let text = |record: &Record| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned();
+        let [row] = &rows.iter().map(text).filter(|row| row.contains(r#""key":"{""#)).collect::<Vec<_>>()[..] else {
+            panic!("{kind}: {rows:?}");
+        };
+        let beside =
+            format!(r#""at":"2023-11-14T22:13:20.01Z","with":{{"trace":"t10"}},"topic":"{first}","of":0,"offset":9"#);
+        assert!(row.contains(&beside), "{kind}: {row} does not contain {beside}");
+    }
 }

@@ -342,6 +342,37 @@ fn positions_of_checkpoints_are_written_to_the_group() {
     assert_eq!(source.topic_of(&partitions[1]), Some((topic, 1)));
 }
 
+/// Markers, and what was aborted, stand behind the last record: no checkpoint holds them, and no lag is seen.
+#[test]
+fn a_group_is_told_of_what_holds_no_records_behind_a_checkpoint() {
+    let (broker, topic) = (Broker::shared(), Broker::unique("markers"));
+    let client = broker.client();
+    client.create_topic(&topic, 1, &[]);
+    let writer = client.producer(Some(&topic), &[]);
+    writer.begin();
+    writer.write(&topic, &made(0..7));
+    writer.commit().expect("commits");
+    let config = reads(&[&topic]);
+    let source = KafkaSource::new(kafka(broker), config.clone());
+    let partition = only(&source);
+    let mut reader = source.open(&partition, 0).expect("opens");
+    let told = || client.group_positions(&config.group, &topic).get(&0).copied();
+    let end = || client.offsets(&topic)[&0].1;
+    let found = values(&mut *reader, ReadLimit { records: 5, ..WIDE }, ReadState::Idle);
+    assert_eq!(found.len(), 7);
+    source.committed(partition.of.partition, 4).expect("told");
+    until("a checkpoint that is behind", || told() == Some(4));
+    source.committed(partition.of.partition, 7).expect("told");
+    until("the marker behind the checkpoint", || told() == Some(8) && end() == 8);
+    writer.begin();
+    writer.write(&topic, &made(7..9));
+    writer.abort();
+    until("what was aborted later", || {
+        assert_eq!(values(&mut *reader, WIDE, ReadState::Idle), []);
+        told() == Some(end()) && end() == 11
+    });
+}
+
 #[test]
 fn an_idle_partition_wakes_its_reader() {
     let (broker, topic) = (Broker::shared(), Broker::unique("wakes"));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use rdkafka::bindings as sys;
-use thalweg_core::{PartitionSpec, Result};
+use thalweg_core::{PartitionId, PartitionSpec, Result};
 
 use super::identity::Identity;
 use super::{Connected, OnDataLoss, SETTLE, cut_off, dropped};
@@ -16,6 +16,8 @@ use crate::{Lag, RawBatch, RawReader, RawRecord, ReadLimit, ReadState, Waker};
 pub(super) struct KafkaReader {
     connected: Arc<Connected>,
     identity: Identity,
+    /// The number of the partition in the source.
+    partition: PartitionId,
     place: Arc<TopicPartition>,
     name: String,
     /// Nothing only while another one is made.
@@ -24,6 +26,8 @@ pub(super) struct KafkaReader {
     start: u64,
     end: Option<u64>,
     position: u64,
+    /// The position behind the last record.
+    behind_record: u64,
     /// Everything that is kept is at or behind this offset, which is behind the position: what is between them is lost.
     gap: Option<u64>,
     /// Nothing stands between the last record and this offset.
@@ -49,6 +53,7 @@ impl KafkaReader {
         Ok(Self {
             connected,
             identity,
+            partition: partition.of.partition,
             place: Arc::new(place),
             name: partition.name.clone(),
             queue: Some(queue),
@@ -56,6 +61,7 @@ impl KafkaReader {
             start: partition.start,
             end: partition.end,
             position: from,
+            behind_record: from,
             gap: (from < first).then_some(first),
             read_up_to: None,
             at_end: false,
@@ -173,7 +179,7 @@ impl RawReader for KafkaReader {
                     if offset >= position {
                         push(batch, message, offset + 1);
                         records += 1;
-                        self.position = offset + 1;
+                        (self.position, self.behind_record) = (offset + 1, offset + 1);
                         (self.read_up_to, self.at_end) = (None, false);
                     }
                     self.queue().step();
@@ -181,6 +187,8 @@ impl RawReader for KafkaReader {
                 Ok(Next::End(offset)) => {
                     (self.read_up_to, self.at_end) = (Some(offset), true);
                     self.queue().step();
+                    let free = until.map_or(offset, |until| until.min(offset));
+                    self.connected.free(self.partition, self.behind_record, free)?;
                 }
                 Ok(Next::Nothing) => return self.nothing(until),
                 Err(error) if error.code() == "kafka-out-of-range" => self.out_of_range()?,

@@ -1,16 +1,22 @@
 //! Sorts what may be larger than memory: in memory up to a limit, in sorted files beyond it.
 //!
-//! An external merge sort (Knuth, The Art of Computer Programming, volume 3, 5.4). A file of a run is a row of groups, one for each key:
+//! An external merge sort (Knuth, The Art of Computer Programming, volume 3, 5.4). In memory and in files stands the same, one entry
+//! behind the other:
 //!
 //! ```text
-//! key length  u32     little endian, as all lengths
-//! lengths     u32 x2  of the two payloads, and one more; 0: there is none
-//! key, payloads
+//! key length      u32     little endian, as all lengths
+//! payload length  u32
+//! tag             u8
+//! key, payload
 //! ```
+//!
+//! So what is sorted goes into a file from where it is, and is taken from the buffer that a file was read into: nothing is copied in
+//! between.
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
-use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Seek, Write};
+use std::io::{self, BufWriter, ErrorKind, IoSlice, Read, Seek, Write};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use thalweg_core::{Error, Result};
@@ -21,6 +27,8 @@ use crate::rows::head;
 const CHUNK: usize = 1 << 20;
 const FIRST_CHUNK: usize = 1 << 10;
 const BUFFER: usize = 256 << 10;
+/// Entries that are written at once: what Linux takes in one call.
+const GATHERED: usize = 1024;
 /// Files that are merged at once: so many of one level become one of the next.
 const FAN_IN: usize = 32;
 /// Key length, payload length, tag.
@@ -63,11 +71,33 @@ struct Place {
     at: u32,
 }
 
+/// An entry, all of it.
+#[derive(Clone, Copy)]
 struct Entry<'a> {
-    key: &'a [u8],
-    tag: usize,
-    payload: &'a [u8],
+    bytes: &'a [u8],
 }
+
+impl<'a> Entry<'a> {
+    /// The entry at the beginning of `bytes`.
+    fn first(bytes: &'a [u8]) -> Self {
+        Self { bytes: &bytes[..HEAD + number(bytes, 0) + number(bytes, 4)] }
+    }
+
+    fn tag(self) -> usize {
+        usize::from(self.bytes[HEAD - 1])
+    }
+
+    fn key(self) -> &'a [u8] {
+        &self.bytes[HEAD..HEAD + number(self.bytes, 0)]
+    }
+
+    fn payload(self) -> &'a [u8] {
+        &self.bytes[HEAD + number(self.bytes, 0)..]
+    }
+}
+
+/// What a key has: an entry by tag.
+type Group<'a> = [Option<Entry<'a>>; 2];
 
 impl Sorter {
     /// A sorter that writes runs beyond a limit; [`Sorter::default`] has none.
@@ -102,12 +132,12 @@ impl Sorter {
     /// Gives every key in order, with the last payload of each tag.
     ///
     /// Errors: disk; those of `take`.
-    pub(crate) fn merge(mut self, take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
+    pub(crate) fn merge(mut self, mut take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
         let files = std::mem::take(&mut self.runs);
         self.sort();
         let mut runs = files.into_iter().map(|(_, file)| Run::file(file)).collect::<Result<Vec<_>>>()?;
-        runs.push(Run::Memory(InMemory::new(&self)));
-        merge(runs, take)
+        runs.push(Run::memory(&self));
+        merge(runs, |key, group| take(key, group.map(|entry| entry.map(Entry::payload))))
     }
 
     /// A chunk with so much room behind its entries.
@@ -126,17 +156,14 @@ impl Sorter {
     }
 
     fn entry(&self, place: Place) -> Entry<'_> {
-        let bytes = &self.chunks[place.chunk as usize][place.at as usize..];
-        let (key, payload) = (number(bytes, 0), number(bytes, 4));
-        let (head, rest) = bytes.split_at(HEAD);
-        Entry { key: &rest[..key], tag: usize::from(head[HEAD - 1]), payload: &rest[key..key + payload] }
+        Entry::first(&self.chunks[place.chunk as usize][place.at as usize..])
     }
 
     /// By key, and for one key in the order of the pushes.
     fn sort(&mut self) {
         let mut places = std::mem::take(&mut self.places);
         places.sort_unstable_by(|left, right| {
-            let keys = || self.entry(*left).key.cmp(self.entry(*right).key);
+            let keys = || self.entry(*left).key().cmp(self.entry(*right).key());
             left.head.cmp(&right.head).then_with(keys).then((left.chunk, left.at).cmp(&(right.chunk, right.at)))
         });
         self.places = places;
@@ -145,7 +172,7 @@ impl Sorter {
     /// Everything in memory becomes a file; as many files as are merged at once become one.
     fn write_run(&mut self) -> Result<()> {
         self.sort();
-        let file = self.write_file(vec![Run::Memory(InMemory::new(self))])?;
+        let file = self.write_file(|file| write_gathered(file, self))?;
         self.push_run(0, file);
         self.places.clear();
         // Single entries had the larger ones.
@@ -158,7 +185,8 @@ impl Sorter {
                 break;
             }
             let merged = self.runs.split_off(first).into_iter().map(|(_, file)| Run::file(file));
-            let file = self.write_file(merged.collect::<Result<_>>()?)?;
+            let merged = merged.collect::<Result<_>>()?;
+            let file = self.write_file(|file| write_merged(file, merged))?;
             self.push_run(level + 1, file);
         }
         Ok(())
@@ -169,30 +197,31 @@ impl Sorter {
         self.files += 1;
     }
 
-    /// Writes runs as one into a file without a name: nobody else can open it, and it is gone with its handle.
-    fn write_file(&self, runs: Vec<Run<'_>>) -> Result<File> {
+    /// Writes a run into a file without a name: nobody else can open it, and it is gone with its handle.
+    fn write_file(&self, write: impl FnOnce(&mut File) -> Result<()>) -> Result<File> {
         let spill = self.spill.as_ref().expect("without a folder nothing is written");
         let path = spill.dir.join(format!("{}-{:06}.tmp", spill.name, self.files));
         let doing = |error| Error::io(format!("writing {}", path.display()), error);
-        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(doing)?;
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).map_err(doing)?;
         fs::remove_file(&path).map_err(doing)?;
-        let mut out = BufWriter::with_capacity(BUFFER, file);
-        merge(runs, |key, payloads| write_group(&mut out, key, payloads).map_err(doing))?;
-        let mut file = out.into_inner().map_err(|error| doing(error.into_error()))?;
+        write(&mut file).map_err(|error| error.context(format!("writing {}", path.display())))?;
         file.rewind().map_err(doing)?;
         Ok(file)
     }
 }
 
-/// Gives every key of these runs in order; of two payloads the one of the later run counts.
-fn merge(mut runs: Vec<Run<'_>>, mut take: impl FnMut(&[u8], Payloads<'_>) -> Result<()>) -> Result<()> {
+/// Gives every key of these runs in order; of two entries the one of the later run counts.
+fn merge(mut runs: Vec<Run<'_>>, mut take: impl FnMut(&[u8], Group<'_>) -> Result<()>) -> Result<()> {
     let mut least: Vec<usize> = Vec::with_capacity(runs.len());
     loop {
         // There are some tens of runs at most; each is looked at.
         least.clear();
         for (index, run) in runs.iter().enumerate() {
-            let Some(key) = run.key() else { continue };
-            match least.first().map(|first| key.cmp(runs[*first].key().expect("it had one"))) {
+            if run.head.is_none() {
+                continue;
+            }
+            let first = least.first().map(|first| &runs[*first]);
+            match first.map(|first| run.head.cmp(&first.head).then_with(|| run.key().cmp(&first.key()))) {
                 Some(Ordering::Greater) => {}
                 Some(Ordering::Equal) => least.push(index),
                 Some(Ordering::Less) | None => {
@@ -201,26 +230,57 @@ fn merge(mut runs: Vec<Run<'_>>, mut take: impl FnMut(&[u8], Payloads<'_>) -> Re
                 }
             }
         }
-        let Some(first) = least.first() else { return Ok(()) };
-        let payload = |tag| least.iter().rev().find_map(|index| runs[*index].payload(tag));
-        take(runs[*first].key().expect("it is the least"), [payload(0), payload(1)])?;
+        let Some(key) = least.first().and_then(|first| runs[*first].key()) else { return Ok(()) };
+        let last = |tag: usize| least.iter().rev().find_map(|index| runs[*index].group()[tag]);
+        take(key, [last(0), last(1)])?;
         least.iter().try_for_each(|index| runs[*index].advance())?;
     }
 }
 
-fn write_group(out: &mut impl Write, key: &[u8], payloads: Payloads<'_>) -> io::Result<()> {
-    out.write_all(&(key.len() as u32).to_le_bytes())?;
-    for payload in payloads {
-        out.write_all(&payload.map_or(0, |payload| payload.len() as u32 + 1).to_le_bytes())?;
+/// Writes what is in memory and sorted.
+fn write_gathered(file: &mut File, sorter: &Sorter) -> Result<()> {
+    let mut run = InMemory::new(sorter);
+    let mut gathered = Vec::with_capacity(GATHERED);
+    while !run.is_over() {
+        gathered.extend(run.group.into_iter().flatten().map(|entry| IoSlice::new(entry.bytes)));
+        run.advance();
+        if gathered.len() + 2 > GATHERED || run.is_over() {
+            write_all(file, &mut gathered).map_err(spilling)?;
+            gathered.clear();
+        }
     }
-    out.write_all(key)?;
-    payloads.into_iter().flatten().try_for_each(|payload| out.write_all(payload))
+    Ok(())
 }
 
-/// One more than it can be said.
+/// Writes several runs as one.
+fn write_merged(file: &mut File, runs: Vec<Run<'_>>) -> Result<()> {
+    let mut out = BufWriter::with_capacity(BUFFER, file);
+    merge(runs, |_, group| {
+        group.into_iter().flatten().try_for_each(|entry| out.write_all(entry.bytes)).map_err(spilling)
+    })?;
+    out.flush().map_err(spilling)
+}
+
+/// Until the standard library's own is stable (rust-lang/rust#70436).
+fn write_all(file: &mut File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn spilling(error: io::Error) -> Error {
+    Error::io("a sorted file", error)
+}
+
 fn length(bytes: usize) -> Result<u32> {
     let text = || Error::internal("state-sort", format!("an entry of {bytes} bytes is too large to be sorted"));
-    u32::try_from(bytes).ok().filter(|length| *length < u32::MAX).ok_or_else(text)
+    u32::try_from(bytes).map_err(|_| text())
 }
 
 fn number(bytes: &[u8], at: usize) -> usize {
@@ -229,39 +289,54 @@ fn number(bytes: &[u8], at: usize) -> usize {
 }
 
 /// Groups in the order of their keys.
-enum Run<'a> {
+struct Run<'a> {
+    /// The beginning of the key that is next, if there is one: it decides nearly always.
+    head: Option<u128>,
+    source: Source<'a>,
+}
+
+enum Source<'a> {
     Memory(InMemory<'a>),
     File(InFile),
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// Of a sorter that is sorted.
+    fn memory(sorter: &'a Sorter) -> Self {
+        Self::new(Source::Memory(InMemory::new(sorter)))
+    }
+
     fn file(file: File) -> Result<Self> {
-        let mut run =
-            InFile { input: BufReader::with_capacity(BUFFER, file), bytes: Vec::new(), key: None, payloads: [None; 2] };
-        run.advance()?;
-        Ok(Self::File(run))
+        let mut source =
+            InFile { input: file, buffer: vec![0; BUFFER], filled: 0, start: 0, group: [None, None], next: 0 };
+        source.advance()?;
+        Ok(Self::new(Source::File(source)))
     }
 
-    /// Of the group that is next, if there is one.
+    fn new(source: Source<'a>) -> Self {
+        let mut run = Self { head: None, source };
+        run.head = run.key().map(head);
+        run
+    }
+
+    /// Of the key that is next.
+    fn group(&self) -> Group<'_> {
+        match &self.source {
+            Source::Memory(run) => run.group,
+            Source::File(run) => run.group(),
+        }
+    }
+
     fn key(&self) -> Option<&[u8]> {
-        match self {
-            Self::Memory(run) => run.key,
-            Self::File(run) => Some(&run.bytes[..run.key?]),
-        }
-    }
-
-    fn payload(&self, tag: usize) -> Option<&[u8]> {
-        match self {
-            Self::Memory(run) => run.payloads[tag],
-            Self::File(run) => run.payloads[tag].map(|(from, to)| &run.bytes[from..to]),
-        }
+        self.group().into_iter().flatten().next().map(Entry::key)
     }
 
     fn advance(&mut self) -> Result<()> {
-        match self {
-            Self::Memory(run) => run.advance(),
-            Self::File(run) => run.advance()?,
+        match &mut self.source {
+            Source::Memory(run) => run.advance(),
+            Source::File(run) => run.advance()?,
         }
+        self.head = self.key().map(head);
         Ok(())
     }
 }
@@ -270,65 +345,106 @@ struct InMemory<'a> {
     sorter: &'a Sorter,
     /// Those behind the group.
     rest: &'a [Place],
-    key: Option<&'a [u8]>,
-    payloads: Payloads<'a>,
+    group: Group<'a>,
 }
 
 impl<'a> InMemory<'a> {
     /// Of a sorter that is sorted.
     fn new(sorter: &'a Sorter) -> Self {
-        let mut run = Self { sorter, rest: &sorter.places, key: None, payloads: [None; 2] };
+        let mut run = Self { sorter, rest: &sorter.places, group: [None; 2] };
         run.advance();
         run
     }
 
+    fn is_over(&self) -> bool {
+        self.group.iter().all(Option::is_none)
+    }
+
     fn advance(&mut self) {
-        (self.key, self.payloads) = (None, [None; 2]);
+        self.group = [None; 2];
+        let mut first = None;
         while let Some((place, rest)) = self.rest.split_first() {
             let entry = self.sorter.entry(*place);
-            if **self.key.get_or_insert(entry.key) != *entry.key {
+            if *first.get_or_insert(entry.key()) != entry.key() {
                 return;
             }
-            self.payloads[entry.tag] = Some(entry.payload);
+            self.group[entry.tag()] = Some(entry);
             self.rest = rest;
         }
     }
 }
 
 struct InFile {
-    input: BufReader<File>,
-    /// Key and payloads of the group.
-    bytes: Vec<u8>,
-    /// How long the key is.
-    key: Option<usize>,
-    /// Where the payloads are.
-    payloads: [Option<(usize, usize)>; 2],
+    input: File,
+    buffer: Vec<u8>,
+    /// How much of the buffer was read.
+    filled: usize,
+    /// Where the group begins in it; what is before that may go.
+    start: usize,
+    /// Where the entries of the group are, from there.
+    group: [Option<Range<usize>>; 2],
+    /// Where the entry behind the group is, from there.
+    next: usize,
 }
 
 impl InFile {
+    fn group(&self) -> Group<'_> {
+        self.group.each_ref().map(|entry| Some(Entry { bytes: &self.buffer[self.start..][entry.clone()?] }))
+    }
+
     fn advance(&mut self) -> Result<()> {
         self.read_group().map_err(|error| Error::io("reading a sorted file", error))
     }
 
     fn read_group(&mut self) -> io::Result<()> {
-        (self.key, self.payloads) = (None, [None; 2]);
-        let mut head = [0; 12];
-        match self.input.read_exact(&mut head) {
-            Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
-            outcome => outcome?,
+        self.start += self.next;
+        (self.group, self.next) = ([None, None], 0);
+        let mut key = 0..0;
+        while self.has(HEAD)? {
+            let bytes = &self.buffer[self.start + self.next..];
+            let (own, payload) = (number(bytes, 0), number(bytes, 4));
+            let entry = self.next..self.next + HEAD + own + payload;
+            self.need(HEAD + own)?;
+            let group = &self.buffer[self.start..];
+            let own = self.next + HEAD..self.next + HEAD + own;
+            if self.next == 0 {
+                key = own;
+            } else if group[key.clone()] != group[own] {
+                break;
+            }
+            self.need(entry.len())?;
+            let tag = Entry { bytes: &self.buffer[self.start..][entry.clone()] }.tag();
+            self.next = entry.end;
+            self.group[tag] = Some(entry);
         }
-        let key = number(&head, 0);
-        let mut end = key;
-        for (payload, length) in self.payloads.iter_mut().zip([number(&head, 4), number(&head, 8)]) {
-            if let Some(length) = length.checked_sub(1) {
-                *payload = Some((end, end + length));
-                end += length;
+        Ok(())
+    }
+
+    fn need(&mut self, bytes: usize) -> io::Result<()> {
+        if self.has(bytes)? { Ok(()) } else { Err(ErrorKind::UnexpectedEof.into()) }
+    }
+
+    /// Sees to so many bytes behind the group; says whether there are any.
+    fn has(&mut self, bytes: usize) -> io::Result<bool> {
+        let end = |this: &Self| this.start + this.next + bytes;
+        if end(self) > self.buffer.len() {
+            self.buffer.copy_within(self.start..self.filled, 0);
+            self.filled -= self.start;
+            self.start = 0;
+            if end(self) > self.buffer.len() {
+                self.buffer.resize(end(self), 0);
             }
         }
-        self.bytes.resize(end, 0);
-        self.input.read_exact(&mut self.bytes)?;
-        self.key = Some(key);
-        Ok(())
+        while self.filled < end(self) {
+            match self.input.read(&mut self.buffer[self.filled..]) {
+                Ok(0) if self.filled == self.start + self.next => return Ok(false),
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 }
 

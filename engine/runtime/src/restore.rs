@@ -18,7 +18,7 @@ use crate::restore_progress::RestoreProgress;
 const MAX_THREADS: usize = 4;
 /// About what they hold of changelogs in memory, all together, before it is sorted on disk. The client's queues come to it, and a
 /// record of each file that is merged.
-const MEMORY_BYTES: usize = 128 << 20;
+const MEMORY_BYTES: usize = 64 << 20;
 
 /// Opens the state folder and brings every store to C.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thalweg_connectors::dead_letter::{
     self, DeadLetter, Decision, Desk, FailedNode, HeaderNames, Held, Place, Range, Reason, Retries, StoredLetter, Which,
 };
-use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, SinkProducer};
+use thalweg_connectors::log::{Delivery, EmbeddedLog, Log, LogSink, POSITION_HEADER, Position, SinkProducer};
 use thalweg_connectors::{
     Backfilled, BadRecord, CsvOptions, EncodedBatch, Fields, FileSource, Format, FormattedSource, Messages, ReadLimit,
     ReadState, RecordSource, Sink, SinkContext, Untyped,
@@ -42,11 +42,19 @@ fn of_operator(held: Held) -> DeadLetter {
 
 /// Writes letters as the sink of a job does.
 fn write(log: &Arc<dyn Log>, letters: &[DeadLetter]) {
+    let ends = sink(log).ends().expect("ends");
+    write_from(log, Generation(1), ends, letters);
+}
+
+fn sink(log: &Arc<dyn Log>) -> LogSink {
     let producer = SinkProducer::new(log.clone(), format!("{JOB}-sinks-0"), Delivery::ExactlyOnce);
-    let sink = dead_letter::sink(Arc::new(producer), &dead_letter::default_topic(JOB)).expect("a sink");
-    let partitions = sink.ends().expect("ends");
-    let context = SinkContext { job_id: JOB, generation: Generation(1), checkpoint: Epoch::ZERO, partitions };
-    let mut writer = sink.open(&context).expect("a writer");
+    dead_letter::sink(Arc::new(producer), &dead_letter::default_topic(JOB)).expect("a sink")
+}
+
+/// The same of a process that goes on from these ends.
+fn write_from(log: &Arc<dyn Log>, generation: Generation, partitions: Vec<(PartitionId, u64)>, letters: &[DeadLetter]) {
+    let context = SinkContext { job_id: JOB, generation, checkpoint: Epoch::ZERO, partitions };
+    let mut writer = sink(log).open(&context).expect("a writer");
     let mut batch = EncodedBatch::default();
     letters.iter().for_each(|letter| letter.encode("orders", Epoch(3), HeaderNames::Streams, &mut batch));
     writer.write(Epoch(3), PartitionId(0), batch).expect("writes");
@@ -288,4 +296,21 @@ fn a_backfill_reads_its_own_records_once_more_in_its_own_format() {
         out.iter().map(ToString::to_string).collect::<Vec<_>>()
     });
     assert_eq!(read.collect::<Vec<_>>(), [[line.to_owned()], [r#"{"line":"{\"a\":1}"}"#.to_owned()]]);
+}
+
+/// A record that another job has written has that job's position, which is set aside with it.
+#[test]
+fn the_position_of_another_job_is_none_of_this_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let log = log(dir.path());
+    let other = Position { job: JobId(99), sink: 0, partition: PartitionId(4), epoch: Epoch(70), sequence: 5 };
+    let headers = vec![(POSITION_HEADER.to_owned(), other.encode())];
+    let letters = vec![DeadLetter { headers, ..of_source("a", None) }; 3];
+    let ends = sink(&log).ends().expect("ends");
+    write_from(&log, Generation(1), ends.clone(), &letters);
+    assert_eq!(offsets(&desk(&log)), [0, 1, 2], "they are this job's");
+    write_from(&log, Generation(2), ends, &letters);
+    assert_eq!(offsets(&desk(&log)), [0, 1, 2], "what is there is not written again");
+    let (stored, _) = desk(&log).get(2).expect("is there");
+    assert_eq!(stored.letter, letters[2]);
 }

@@ -108,7 +108,7 @@ impl Home {
 }
 
 fn position(record: &Record) -> Option<Position> {
-    let (_, bytes) = record.headers.iter().find(|(name, _)| name == POSITION_HEADER)?;
+    let (_, bytes) = record.headers.iter().rfind(|(name, _)| name == POSITION_HEADER)?;
     Position::decode(bytes.as_deref()?)
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use thalweg_connectors::dead_letter::StoredLetter;
-use thalweg_connectors::log::{Log, LogRecord, POSITION_HEADER, Position};
+use thalweg_connectors::log::{Log, LogRecord, Position};
 use thalweg_core::{Epoch, PartitionId};
 
 use crate::home::{Topics, check_follows};
@@ -90,8 +90,7 @@ fn read_topic(
         let mut records = Vec::new();
         while reader.read(1 << 20, &mut records).map_err(|error| error.to_string())? {
             for record in records.drain(..) {
-                let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
-                let position = header.and_then(|(_, bytes)| Position::decode(bytes));
+                let position = Position::of(&record.record.headers);
                 let position = position.ok_or_else(|| format!("{name}: offset {} has no position", record.offset))?;
                 check_follows(last.insert(position.partition, (position.epoch, position.sequence)), &position)
                     .map_err(|error| format!("{name}, partition {partition}: {error}"))?;

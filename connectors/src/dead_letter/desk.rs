@@ -15,10 +15,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use thalweg_core::{Error, Generation, JobId, PartitionId, Result};
 
-use super::letter::{RecordHeaders, split};
+use super::letter::split;
 use super::retry::PARTITION;
 use super::{FailedNode, Held, StoredLetter, header};
-use crate::log::{Log, LogRecord, NewRecord, POSITION_HEADER, Position, Producer, Retention, TopicSpec};
+use crate::log::{Log, LogRecord, NewRecord, Position, Producer, Retention, TopicSpec};
 
 /// Bytes that are read from the log at once.
 const READ_BYTES: usize = 1 << 20;
@@ -337,8 +337,7 @@ impl Desk {
 
     /// Several jobs may set records aside into one topic.
     fn is_of_job(&self, record: &LogRecord) -> bool {
-        let position = RecordHeaders(&record.record.headers).bytes(POSITION_HEADER).and_then(Position::decode);
-        position.is_none_or(|position| position.job == self.job)
+        Position::of(&record.record.headers).is_none_or(|position| position.job == self.job)
     }
 
     /// The topic in which a record is to be retried.

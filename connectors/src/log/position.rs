@@ -36,6 +36,13 @@ pub struct Position {
 }
 
 impl Position {
+    /// That of a record with these headers: the last one counts. Records that another job has written and that are passed on with
+    /// their headers have that job's, too.
+    pub fn of(headers: &[(String, Vec<u8>)]) -> Option<Self> {
+        let (_, bytes) = headers.iter().rfind(|(name, _)| name == POSITION_HEADER)?;
+        Self::decode(bytes)
+    }
+
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(32);

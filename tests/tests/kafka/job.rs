@@ -108,7 +108,7 @@ inputs = ["chain"]
     /// The topic that the job made for itself whose name begins so.
     pub(crate) fn own_topic(&self, prefix: &str) -> String {
         let record = self.read().into_iter().next().expect("some output");
-        let (_, bytes) = record.headers.iter().find(|(name, _)| name == POSITION_HEADER).expect("a position");
+        let (_, bytes) = record.headers.iter().rfind(|(name, _)| name == POSITION_HEADER).expect("a position");
         let position = Position::decode(bytes.as_deref().expect("a value")).expect("a position");
         let start = format!("{prefix}{}", position.job);
         let found = self.client.topics().into_iter().find(|topic| topic.starts_with(&start));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thalweg_connectors::log::simulated::SimulatedCluster;
-use thalweg_connectors::log::{LogRecord, POSITION_HEADER, Position};
+use thalweg_connectors::log::{LogRecord, Position};
 use thalweg_core::PartitionId;
 use thalweg_runtime::decode_binding;
 
@@ -53,8 +53,7 @@ impl Observer {
     }
 
     fn record(&mut self, sink: u16, partition: PartitionId, record: &LogRecord) -> Result<(), String> {
-        let header = record.record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
-        let Some(position) = header.and_then(|(_, bytes)| Position::decode(bytes)) else {
+        let Some(position) = Position::of(&record.record.headers) else {
             let of_stranger = record.record.value.as_deref() == Some(STRANGE);
             return if of_stranger { Ok(()) } else { Err("nobody has given the sink this record".to_owned()) };
         };

@@ -13,8 +13,7 @@ use parking_lot::Mutex;
 use thalweg_core::{Error, JobId, PartitionId, Result};
 
 use super::producer::{Doubt, SinkProducer, Transaction};
-use super::tail::position;
-use crate::log::Delivery;
+use crate::log::{Delivery, Position};
 
 /// After so many looks in a row without success it is looked whose transaction holds a partition back: some seconds of those of a
 /// checkpoint.
@@ -107,7 +106,7 @@ impl Settling {
     fn refuse_own(&self, partition: PartitionId, job: Option<JobId>) -> Result<()> {
         let held_back = self.producer.log().first_held_back(&self.topic, partition)?;
         let Some(first) = held_back else { return Ok(()) };
-        if position(&first.record).is_none_or(|position| Some(position.job) != job) {
+        if Position::of(&first.record.headers).is_none_or(|position| Some(position.job) != job) {
             return Ok(());
         }
         let message = format!(

@@ -62,7 +62,7 @@ pub(super) fn scan(
     parts: &mut Parts,
 ) -> Result<()> {
     let mut note_one = |partition: PartitionId, record: &LogRecord| {
-        let Some(position) = position(&record.record) else { return Ok(()) };
+        let Some(position) = Position::of(&record.record.headers) else { return Ok(()) };
         if position.job != job || position.sink != target.config.sink || position.epoch <= known {
             return Ok(());
         }
@@ -115,11 +115,6 @@ fn tails(producer: &SinkProducer, topic: &str, ends: &[(PartitionId, u64)]) -> R
     };
     let parts = ends.iter().zip(log.offsets_of(topic, &partitions)?).map(part);
     ToEnd::open_all(&*log, topic, &parts.collect::<Result<Vec<_>>>()?, Some(producer.owner()))
-}
-
-pub(super) fn position(record: &NewRecord) -> Option<Position> {
-    let header = record.headers.iter().find(|(name, _)| name == POSITION_HEADER);
-    header.and_then(|(_, bytes)| Position::decode(bytes))
 }
 
 fn note(part: &mut Part, record: &LogRecord, position: Position, topic: &str) -> Result<()> {
